@@ -1,0 +1,162 @@
+"""The routing table: everything a worker needs to serve, as an immutable numbered value.
+
+Control compiles it from the configuration and the store; a worker reads it from a file in
+the runtime directory and serves from it until routing word 0 names another number. It holds
+no weights (those are in the routing words) and no health (that is in the health words), so
+that neither a flip nor a probe needs a new table.
+
+Plain data on purpose: a worker imports no validation library, and the same file must be
+readable by the program before and after an upgrade.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+FORMAT: Final = 1
+"""Version of the file's layout. Raised when a reader of the old one would misread it."""
+
+
+class TableError(ValueError):
+    """A table file that cannot be used: another format, or not whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableTimeouts:
+    """All in seconds; 0 is no limit."""
+
+    header_s: float = 10.0
+    body_idle_s: float = 30.0
+    keep_alive_s: float = 75.0
+    connect_s: float = 2.0
+    first_byte_s: float = 60.0
+    tunnel_idle_s: float = 3600.0
+    linger_s: float = 2.0
+    """How long a closed connection's unread input is still read, so that no reset destroys
+    the last answer before the client has read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLimits:
+    """Sizes in bytes; 0 is no limit (never for `connections`)."""
+
+    header_bytes: int = 32 * 1024
+    headers: int = 100
+    body_bytes: int = 0
+    connections: int = 10_000
+    """Of all workers together."""
+    replay_bytes: int = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TablePool:
+    """Kept connections to each server, for one worker."""
+
+    connections_max: int = 0
+    """Open connections to one server, busy and idle; 0 is no limit."""
+    idle_max: int = 256
+    idle_timeout_s: float = 30.0
+    reuse_safe: bool = False
+    """HAProxy's `http-reuse safe`: the first request of a client's connection never goes out
+    on a server connection that has been idle, unless it may be retried."""
+    queue_timeout_s: float = 5.0
+    """How long a request waits for a connection when `connections_max` is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableServer:
+    """One place to connect to.
+
+    `address` is as configured (`app:9001`), `endpoint` is what to connect to (`10.0.0.7:9001`,
+    `[::1]:9001`, `unix:/run/app.sock`); `health_slot` is its index in the health words.
+    """
+
+    address: str
+    endpoint: str
+    health_slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableUpstream:
+    name: str
+    servers: tuple[TableServer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableService:
+    """One service: what it matches, its two upstreams (0 first, 1 second) and its limits."""
+
+    name: str
+    slot: int
+    hosts: tuple[str, ...]
+    """Lower case, without port; `*.example` stands for one label. Empty: every host."""
+    path_prefix: str
+    upstreams: tuple[TableUpstream, TableUpstream]
+    retry_attempts: int = 2
+    """How often a request may be sent anew after the first attempt."""
+    retry_budget: float = 0.2
+    hold_requests: int = 1000
+    hold_timeout_s: float = 30.0
+    try_out_header: str = ""
+    try_out_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    number: int
+    services: tuple[TableService, ...]
+    timeouts: TableTimeouts = TableTimeouts()
+    limits: TableLimits = TableLimits()
+    pool: TablePool = TablePool()
+    trust_forwarded: tuple[str, ...] = ()
+    """Networks (CIDR) whose forwarding fields are kept; `unix` for peers on a Unix socket."""
+    via: str = "turnout"
+    access_log: str = "off"
+    """`json`, `text` or `off`."""
+    health_paths: Mapping[str, str] | None = None
+    """Listener's bind -> path that a worker answers itself."""
+
+
+def encode(table: RoutingTable) -> bytes:
+    """Return the table as the bytes of its file."""
+    document = asdict(table)
+    document["format"] = FORMAT
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+
+def decode(data: bytes) -> RoutingTable:
+    """Return the table that `encode` wrote. Raises TableError for anything else."""
+    try:
+        document: dict[str, Any] = json.loads(data)
+        found = document.pop("format")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise TableError(f"not a routing table: {error}") from error
+    if found != FORMAT:
+        raise TableError(f"routing table of format {found}; this program reads format {FORMAT}")
+    try:
+        return RoutingTable(
+            number=document["number"],
+            services=tuple(_service(entry) for entry in document["services"]),
+            timeouts=TableTimeouts(**document["timeouts"]),
+            limits=TableLimits(**document["limits"]),
+            pool=TablePool(**document["pool"]),
+            trust_forwarded=tuple(document["trust_forwarded"]),
+            via=document["via"],
+            access_log=document["access_log"],
+            health_paths=document["health_paths"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise TableError(f"routing table {document.get('number')} is not whole: {error}") from error
+
+
+def _service(entry: dict[str, Any]) -> TableService:
+    first, second = (
+        TableUpstream(
+            name=upstream["name"],
+            servers=tuple(TableServer(**server) for server in upstream["servers"]),
+        )
+        for upstream in entry["upstreams"]
+    )
+    fields = {**entry, "hosts": tuple(entry["hosts"]), "upstreams": (first, second)}
+    return TableService(**fields)
