@@ -64,7 +64,7 @@ class SharedWords:
         finally:
             os.close(descriptor)
         self.octets: memoryview[int] = memoryview(self._map)
-        self.words: memoryview[int] = self.octets.cast("Q")  # type: ignore[assignment]
+        self.words: memoryview[int] = self.octets.cast("Q")
 
     def close(self) -> None:
         self.words.release()
@@ -530,9 +530,7 @@ class Scoreboard:
                 else:
                     remainder = self.upstream_in_flight(region, slot, upstream)
                     counter = base + upstream * UPSTREAM_WORDS + U_CUT + died
-                if remainder < 0:
-                    # Picked is counted after accepted: died in between. Nothing was sent.
-                    remainder = 0
+                remainder = max(remainder, 0)
                 words[counter] += remainder
                 names = named.get((slot, upstream), [])[:remainder]
                 unnamed = InFlight(slot, upstream, 0, "?", "?", started)
