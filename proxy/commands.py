@@ -197,6 +197,8 @@ class Sockets:
 
     sockets: list[dict[str, Any]]
     """Each `{"bind": "127.0.0.1:8080", "owner": 0}`; owner -1 is shared by all workers."""
+    more: bool = False
+    """The set goes on in the next message: a message carries some 200 descriptors at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,11 @@ class Plan:
     """How long a worker that was told to stop may finish what it has."""
     control_argv: list[str]
     """Arguments of `python -P -m turnout.control.app`."""
+    control_bind: str = ""
+    """Where the control API will be, for the line that says what is served."""
+    configuration: dict[str, Any] = field(default_factory=dict)
+    """What control compiled this from: a restarted control goes on with it, whatever has
+    become of the file since. The supervisor only keeps it."""
     degraded: str = ""
     """Why this is the committed plan and not a fresh one; empty when all is well."""
 
