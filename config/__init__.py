@@ -1,7 +1,10 @@
 """What everyone agrees on: values, without sockets, loops or clocks.
 
-`model` holds the domain's values, with `address` and `weights` beside it; `units` reads
-durations and sizes; `settings` is every knob of the configuration file, `loader` reads the
-file; `table` is what a worker serves from. Only `settings` and `loader` need more than the
-standard library, and no worker imports them.
+In reading order: `address`, `weights` and `units` are the small values; `model` is what one
+configuration says, with every default filled in; `table` is what a worker serves from. No
+worker needs more, and these import the standard library only.
+
+The file: `document` parses YAML and keeps its lines, `settings` (with `service_settings`, of
+`knobs` and `places`) is every knob, `conflicts` is what must hold between them, `loader` puts
+them together and words the errors. These need pydantic and a YAML parser.
 """

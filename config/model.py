@@ -230,8 +230,6 @@ class SwitchoverPolicy:
     on_failure: OnFailure
     after_restart: AfterRestart
     error_limit: ErrorLimit | None
-    watch_s: float
-    """How long the target is still watched after it has got 100; 0: not at all."""
     prepare_timeout_s: float
     """How long the workers may take to load a new table before the switchover fails."""
     strategies: tuple[Strategy, ...]
@@ -350,6 +348,8 @@ class Limits:
     services: int
     servers: int
     """Of one upstream."""
+    in_flight_named: int
+    """Exchanges of one worker that the in-flight table has room for."""
 
 
 class Reuse(StrEnum):

@@ -1,0 +1,158 @@
+"""What must hold between settings that are each right by themselves.
+
+Yields, never raises: a person wants to see all that is wrong at once.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+from turnout.config.address import Address, AddressKind
+from turnout.config.document import Place, dotted
+from turnout.config.model import ATOMIC, BY_HAND
+
+if TYPE_CHECKING:
+    from turnout.config.service_settings import Service
+    from turnout.config.settings import Settings
+
+Conflict: TypeAlias = tuple[Place, str]
+"""Where it is, and what was expected and what to write."""
+
+
+def conflicts(settings: "Settings") -> Iterator[Conflict]:
+    """Say what does not go together in `settings`, in the file's order."""
+    yield from _binds(settings)
+    yield from _tokens(settings)
+    if settings.resolver.ttl_min > settings.resolver.ttl_max:
+        yield ("resolver", "ttl_min"), "it is more than ttl_max. Write a shorter one"
+    yield from _matches(settings)
+    for name, service in settings.services.items():
+        place: Place = ("services", name)
+        yield from _upstreams(settings, service, place)
+        yield from _strategies(service, place)
+
+
+def _binds(settings: "Settings") -> Iterator[Conflict]:
+    seen: list[tuple[Address, str]] = []
+    binds: list[tuple[Place, Address]] = [
+        (("listeners", index, "bind"), listener.bind)
+        for index, listener in enumerate(settings.listeners)
+    ]
+    for place, bind in [*binds, (("control", "bind"), settings.control.bind)]:
+        for other, key in seen:
+            if _same_socket(bind, other):
+                yield place, f"{key} is {other}, and they cannot both be had. Write another"
+                break
+        seen.append((bind, dotted(place)))
+
+
+def _same_socket(one: Address, other: Address) -> bool:
+    if one.port != other.port or one.path != other.path:
+        return False
+    if one.kind is AddressKind.UNIX or one.host == other.host:
+        return True
+    return _covers(one, other) or _covers(other, one)
+
+
+def _covers(every: Address, one: Address) -> bool:
+    """Whether `every` is the wildcard of the interface that `one` names."""
+    if every.host == "":
+        return True
+    return every.host == ("::" if ":" in one.host else "0.0.0.0")
+
+
+def _tokens(settings: "Settings") -> Iterator[Conflict]:
+    control = settings.control
+    if not control.tokens and not control.bind.is_loopback:
+        yield (
+            ("control", "bind"),
+            "other machines can reach it, so it needs control.tokens. Bind to 127.0.0.1, or "
+            'write tokens: [{name: ops, scope: write, token: "${TURNOUT_TOKEN}"}]',
+        )
+    for field in ("name", "token"):
+        seen: dict[str, int] = {}
+        for index, token in enumerate(control.tokens):
+            value = getattr(token, field)
+            if value in seen:
+                yield (
+                    ("control", "tokens", index, field),
+                    f"control.tokens.{seen[value]} has the same {field}. Write another",
+                )
+            seen.setdefault(value, index)
+
+
+def _matches(settings: "Settings") -> Iterator[Conflict]:
+    owners: dict[tuple[str, str], str] = {}
+    if len(settings.services) > settings.limits.services:
+        yield ("services",), f"there are more than limits.services ({settings.limits.services})"
+    for name, service in settings.services.items():
+        prefix = service.match.path_prefix
+        for host in service.match.hosts or ("",):
+            owner = owners.setdefault((host, prefix), name)
+            if owner != name:
+                what = f"{host or 'every host'} with path prefix {prefix}"
+                yield (
+                    ("services", name, "match"),
+                    f"services.{owner} matches {what} too. Write another host or path_prefix",
+                )
+        for index, host in enumerate(service.match.hosts):
+            if host in service.match.hosts[:index]:
+                yield ("services", name, "match", "hosts", index), "it is listed twice. Remove one"
+
+
+def _upstreams(settings: "Settings", service: "Service", place: Place) -> Iterator[Conflict]:
+    names = list(service.upstreams)
+    if len(names) != 2:
+        what = f"{len(names)} ({', '.join(names)})" if names else "none"
+        yield (*place, "upstreams"), f"expected exactly two upstreams, found {what}"
+        return
+    if service.initial is not None and service.initial not in names:
+        yield (*place, "initial"), f"expected one of {names[0]}, {names[1]}"
+    initial = service.initial or names[0]
+    owners: dict[str, Place] = {}
+    for name, upstream in service.upstreams.items():
+        here: Place = (*place, "upstreams", name)
+        if not upstream.servers and name == initial:
+            yield (*here, "servers"), "it is empty, but all traffic begins here. Write an address"
+        if len(upstream.servers) > settings.limits.servers:
+            limit = settings.limits.servers
+            yield (*here, "servers"), f"there are more than limits.servers ({limit})"
+        if 0 < len(upstream.servers) < upstream.min_healthy:
+            yield (
+                (*here, "min_healthy"),
+                f"it has {len(upstream.servers)} servers only, so it could never be healthy. "
+                f"Write {len(upstream.servers)} or less",
+            )
+        for index, server in enumerate(upstream.servers):
+            spot: Place = (*here, "servers", index)
+            if server in owners:
+                yield (
+                    spot,
+                    f"{dotted(owners[server])} is the same server. A server belongs to one "
+                    f"upstream, once. Remove one",
+                )
+            owners.setdefault(server, spot)
+            yield from _loops(settings, server, spot)
+
+
+def _loops(settings: "Settings", server: str, spot: Place) -> Iterator[Conflict]:
+    address = Address.parse(server)
+    for index, listener in enumerate(settings.listeners):
+        bind = listener.bind
+        if (bind.port, bind.path) != (address.port, address.path):
+            continue
+        everywhere = bind.host in ("", "0.0.0.0", "::") and address.is_loopback
+        if bind.host == address.host or everywhere:
+            yield spot, f"Turnout itself listens there (listeners.{index}.bind). Write another"
+
+
+def _strategies(service: "Service", place: Place) -> Iterator[Conflict]:
+    policy = service.switchover
+    for name in policy.strategies:
+        if name in (ATOMIC, BY_HAND):
+            yield (
+                (*place, "switchover", "strategies", name),
+                f"{name} has a meaning of its own. Write another name",
+            )
+    known = [ATOMIC, *(name for name in policy.strategies if name != ATOMIC)]
+    if policy.default not in known:
+        yield (*place, "switchover", "default"), f"expected one of {', '.join(known)}"

@@ -1,0 +1,318 @@
+"""A configuration file and the environment -> `Configuration`, or every problem at once.
+
+An error says file, line, key, the value found, and what to write instead:
+
+    turnout.yaml:14: services.shop.drain.timeout is 30; it needs a unit. Write 30s.
+
+`turnout check`, the server's start and its reload all come through here, so they give the
+same answer.
+"""
+
+import difflib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Final, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from turnout.config.document import (
+    Document,
+    Place,
+    Problem,
+    SettingsError,
+    dotted,
+    read_document,
+)
+from turnout.config.knobs import BASE, Kind
+from turnout.config.model import Configuration
+from turnout.config.settings import CONFLICTS, Settings
+
+__all__ = [
+    "DEFAULT_FILE",
+    "Problem",
+    "SettingsError",
+    "default_runtime_dir",
+    "default_workers",
+    "find_file",
+    "inline",
+    "load",
+    "load_text",
+    "needs_restart",
+    "schema",
+]
+
+DEFAULT_FILE: Final = "turnout.yaml"
+FILE_VARIABLE: Final = "TURNOUT_CONFIG"
+FILE_BYTES_MAX: Final = 16 * 1024 * 1024
+INLINE_SERVICE: Final = "default"
+INLINE: Final = "options"
+"""What stands for the file's name in errors of a configuration made from options."""
+
+
+def find_file(option: str | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read: the option's, `$TURNOUT_CONFIG`'s, or `./turnout.yaml` if it exists."""
+    named = option or environ.get(FILE_VARIABLE)
+    if named:
+        return Path(named)
+    return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Configuration:
+    """Read the file. Raises SettingsError with every problem found."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+        if len(content) > FILE_BYTES_MAX:
+            what = f"it has more than {FILE_BYTES_MAX} bytes"
+            raise SettingsError((Problem(str(path), None, "", "", what),))
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise SettingsError((Problem(str(path), None, "", "", what),)) from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError((Problem(str(path), line, "", "", "it is not UTF-8"),)) from None
+    absolute = Path(os.path.abspath(path))
+    return load_text(
+        text, file=str(path), base=absolute.parent, source=str(absolute), environ=environ
+    )
+
+
+def load_text(
+    text: str,
+    *,
+    file: str = INLINE,
+    base: Path | None = None,
+    source: str = "",
+    environ: Mapping[str, str] = os.environ,
+) -> Configuration:
+    """Read a configuration that is at hand as text, such as `inline` made.
+
+    `file` names it in errors; paths are relative to `base`, by default the working
+    directory. Raises SettingsError with every problem found.
+    """
+    document = read_document(text, file=file, environ=environ)
+    try:
+        settings = Settings.model_validate(document.data, context={BASE: base or Path.cwd()})
+    except ValidationError as error:
+        problems = sorted(_problems(error, document, file), key=lambda problem: problem.line or 0)
+        raise SettingsError(tuple(problems)) from None
+    return settings.to_configuration(
+        source=source, workers=default_workers(), runtime_dir=default_runtime_dir(environ)
+    )
+
+
+def inline(
+    listen: Sequence[str],
+    blue: Sequence[str],
+    green: Sequence[str],
+    *,
+    health_path: str | None = None,
+    control: str | None = None,
+    state: str | None = None,
+    runtime_dir: str | None = None,
+    workers: int | None = None,
+) -> str:
+    """The text of a configuration made from options alone, for `load_text`.
+
+    One service, named `default`, whose upstreams are `blue` and `green`.
+    """
+    service: dict[str, Any] = {
+        "upstreams": {"blue": {"servers": list(blue)}, "green": {"servers": list(green)}}
+    }
+    if health_path is not None:
+        service["health"] = {"path": health_path}
+    document: dict[str, Any] = {
+        "listeners": [{"bind": bind} for bind in listen],
+        "services": {INLINE_SERVICE: service},
+    }
+    if control is not None:
+        document["control"] = {"bind": control}
+    if state is not None:
+        document["state"] = {"path": state}
+    if runtime_dir is not None:
+        document["runtime_dir"] = runtime_dir
+    if workers is not None:
+        document["workers"] = workers
+    # JSON is YAML; a `$` typed into an option is no variable of ours.
+    return json.dumps(document).replace("${", "$${")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Settings.model_json_schema(),
+        "title": "Turnout configuration",
+    }
+
+
+RESTART_KEYS: Final[Mapping[str, Callable[[Configuration], object]]] = {
+    "runtime_dir": lambda configuration: configuration.runtime_dir,
+    "control.bind": lambda configuration: configuration.control.bind,
+    "state.path": lambda configuration: configuration.state.path,
+    "limits.services": lambda configuration: configuration.limits.services,
+    "limits.in_flight_named": lambda configuration: configuration.limits.in_flight_named,
+}
+"""The keys that a reload cannot apply."""
+
+
+def needs_restart(before: Configuration, after: Configuration) -> tuple[str, ...]:
+    """The keys that differ and that a reload cannot apply."""
+    return tuple(key for key, read in RESTART_KEYS.items() if read(before) != read(after))
+
+
+def default_runtime_dir(environ: Mapping[str, str]) -> str:
+    """Where shared memory and sockets go when the file does not say."""
+    if environ.get("RUNTIME_DIRECTORY"):
+        # systemd may name several, with colons between.
+        return environ["RUNTIME_DIRECTORY"].partition(":")[0]
+    if environ.get("XDG_RUNTIME_DIR"):
+        return str(Path(environ["XDG_RUNTIME_DIR"]) / "turnout")
+    shared_memory = Path("/dev/shm")
+    place = shared_memory if shared_memory.is_dir() else Path(tempfile.gettempdir())
+    return str(place / f"turnout-{os.getuid()}")
+
+
+def default_workers(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """One a core that this process may use: by its affinity, and by its container's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text().split()
+    except (OSError, ValueError):  # no cgroup v2 here: no quota that could be known
+        return cores
+    if quota == "max":
+        return cores
+    return max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+# ---------------------------------------------------------------- errors
+
+
+def _problems(error: ValidationError, document: Document, file: str) -> Iterator[Problem]:
+    for entry in error.errors(include_url=False, include_input=False):
+        if entry["type"] == CONFLICTS:
+            for place, remedy in entry["ctx"][CONFLICTS]:
+                yield _problem(document, file, place, _found(document, place), remedy)
+            continue
+        place = tuple(part for part in entry["loc"] if part != "[key]")
+        if entry["loc"][-1:] == ("[key]",):
+            yield _problem(document, file, place, "no name", _remedy(entry))
+        elif entry["type"] == "extra_forbidden":
+            yield _problem(document, file, place, "no key", _nearest(place))
+        elif entry["type"] == "missing":
+            yield _problem(document, file, place, "missing", _needed(place))
+        else:
+            yield _problem(document, file, place, _found(document, place), _remedy(entry))
+
+
+def _problem(document: Document, file: str, place: Place, found: str, remedy: str) -> Problem:
+    if file == INLINE:
+        return Problem(file, None, _option(place), found, remedy)
+    return Problem(file, _line(document, place), dotted(place), found, remedy)
+
+
+def _line(document: Document, place: Place) -> int:
+    """The line of the value, or, when it is missing, of the nearest thing around it."""
+    while place not in document.marks:
+        place = place[:-1]
+    return document.marks[place].line
+
+
+_OPTIONS: Final[Mapping[Place, str]] = {
+    ("listeners",): "--listen",
+    ("services", INLINE_SERVICE, "upstreams", "blue"): "--blue",
+    ("services", INLINE_SERVICE, "upstreams", "green"): "--green",
+    ("services", INLINE_SERVICE, "health"): "--health",
+    ("control",): "--control",
+    ("state",): "--state",
+    ("runtime_dir",): "--runtime-dir",
+    ("workers",): "--workers",
+}
+
+
+def _option(place: Place) -> str:
+    for start, option in _OPTIONS.items():
+        if place[: len(start)] == start:
+            return option
+    return dotted(place)
+
+
+_SECRET: Final = frozenset({"token", "tokens", "try_out"})
+_NOT_SECRET: Final = frozenset({"name", "scope", "header"})
+
+
+def _found(document: Document, place: Place) -> str:
+    """The value as it was written; never one that is, or may have been meant as, a secret."""
+    mark = document.marks.get(place)
+    if mark is None:
+        # A default that does not go with what was written elsewhere.
+        return "not given"
+    plain = mark.found.startswith(("a mapping", "a list", "an empty list", "empty"))
+    if not plain and _SECRET.intersection(place) and place[-1] not in _NOT_SECRET:
+        return "(hidden)"
+    return mark.found
+
+
+def _remedy(entry: Any) -> str:
+    context = entry.get("ctx", {})
+    match entry["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "expected a mapping: keys with values, indented"
+        case "list_type" | "tuple_type":
+            return "expected a list. Write [ and ] around it"
+        case "too_short":
+            return "expected at least one entry"
+        case "literal_error":
+            return f"expected {context['expected']}"
+        case "string_type":
+            return "expected text"
+    return str(entry["msg"])
+
+
+def _nearest(place: Place) -> str:
+    key, known = str(place[-1]), list(_fields(place[:-1]))
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"expected one of {', '.join(known)}"
+
+
+def _needed(place: Place) -> str:
+    field = _fields(place[:-1])[str(place[-1])]
+    kind = next((entry for entry in field.metadata if isinstance(entry, Kind)), None)
+    if kind is not None:
+        return f"it must be given: {kind.expected()}"
+    return f"it must be given: {field.description}"
+
+
+def _fields(place: Place) -> Mapping[str, FieldInfo]:
+    """The keys that the section at `place` may have."""
+    kind: Any = Settings
+    for part in place:
+        kind = _inside(kind, str(part))
+    fields: Mapping[str, FieldInfo] = kind.model_fields
+    return fields
+
+
+def _inside(kind: Any, part: str) -> Any:
+    """The type of what stands under `part`, without its annotations and its `| None`."""
+    if get_origin(kind) is None:
+        inside = kind.model_fields[part].annotation
+    else:
+        entries = get_args(kind)
+        inside = entries[1] if get_origin(kind) is dict else entries[0]
+    if get_origin(inside) is Annotated:
+        inside = get_args(inside)[0]
+    return get_args(inside)[0] if isinstance(inside, UnionType) else inside

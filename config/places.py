@@ -1,0 +1,165 @@
+"""Settings that name a place: an address, a host to match, a path, a network."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turnout.config.address import Address, AddressKind
+from turnout.config.knobs import Kind, person_text
+from turnout.config.model import StatusRange
+
+
+@dataclass(frozen=True, slots=True)
+class Server(Kind):
+    """A server's address; read as its canonical spelling."""
+
+    def read(self, value: Any, base: Path) -> str:
+        return str(Address.parse(_absolute(_address_text(value), base)))
+
+    def expected(self) -> str:
+        return "`host:port`, `[v6]:port` or `unix:/path`"
+
+
+@dataclass(frozen=True, slots=True)
+class Bind(Kind):
+    """An address to listen on."""
+
+    def read(self, value: Any, base: Path) -> Address:
+        return Address.parse_bind(_absolute(_address_text(value), base))
+
+    def expected(self) -> str:
+        return "`address:port`, `[v6]:port`, `:port` (every interface) or `unix:/path`"
+
+
+def _address_text(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # Address says what is missing beside the port
+    return person_text(value, "an address: host:port, [v6]:port or unix:/path")
+
+
+def _absolute(text: str, base: Path) -> str:
+    path = text.removeprefix("unix:")
+    if path == text or not path:
+        return text
+    return f"unix:{_joined(base, path)}"
+
+
+def _joined(base: Path, path: str) -> str:
+    # Not resolve(): a link that is changed between two starts must be followed anew.
+    return str(base / path)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePath(Kind):
+    """A path, relative to the file that names it; read as absolute. Some words pass as such."""
+
+    words: tuple[str, ...] = ()
+
+    def read(self, value: Any, base: Path) -> str:
+        text = person_text(value, "a path")
+        if text in self.words:
+            return text
+        if not text or "\0" in text:
+            raise ValueError(f"expected {self.expected()}")
+        return _joined(base, text)
+
+    def expected(self) -> str:
+        return ", ".join([*(f"`{word}`" for word in self.words), "a path"])
+
+
+@dataclass(frozen=True, slots=True)
+class Network(Kind):
+    """A network in CIDR form or one address; `unix` for peers on a Unix socket."""
+
+    def read(self, value: Any, base: Path) -> str:
+        text = person_text(value, "a network")
+        if text == "unix":
+            return text
+        try:
+            return str(ipaddress.ip_network(text))
+        except ValueError:
+            pass
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f"expected {self.expected()}") from None
+        raise ValueError(f"it has bits set beyond its length. Write {network}")
+
+    def expected(self) -> str:
+        return "a network such as `10.0.0.0/8`, an IP address, or `unix`"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern(Kind):
+    """A host name to match, in lower case, without port; `*.` stands for one label."""
+
+    def read(self, value: Any, base: Path) -> str:
+        text = person_text(value, "a host name").lower().removesuffix(".")
+        if text == "*":
+            raise ValueError("every host is matched when `hosts` is left out. Remove it")
+        bare = text.removeprefix("*.")
+        if "*" in bare:
+            raise ValueError("`*.` may stand at the beginning only, for one label")
+        if re.fullmatch(r"[^:\[\]]*:[0-9]*|\[.*\]:[0-9]*", bare):
+            raise ValueError(f"hosts match without port. Write {text.rpartition(':')[0]}")
+        try:
+            address = Address.parse(f"{bare}:1")
+        except ValueError:
+            raise ValueError(f"expected {self.expected()}") from None
+        if bare != text and address.kind is AddressKind.INET:
+            raise ValueError("`*.` cannot stand before an IP address")
+        return str(address).removesuffix(":1") if bare == text else text
+
+    def expected(self) -> str:
+        return "a host name in ASCII (`shop.example`, `*.shop.example`) or an IP address"
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPath(Kind):
+    """A path of a URL, from `/` on, as it is sent."""
+
+    prefix: bool = False
+    """Read as a prefix: without a `/` at the end, without a query."""
+
+    def read(self, value: Any, base: Path) -> str:
+        text = person_text(value, "a path")
+        if not text.startswith("/"):
+            raise ValueError(f"a path begins with a slash. Write /{text}")
+        if len(text) > 1024 or not re.fullmatch(r"[!-\"$-~]+", text, re.ASCII):
+            raise ValueError(f"expected {self.expected()}")
+        if not self.prefix:
+            return text
+        if "?" in text or re.search(r"//|/\.\.?(/|$)", text):
+            raise ValueError("a prefix has no query, no empty part and no `.` or `..`")
+        return text.rstrip("/") or "/"
+
+    def expected(self) -> str:
+        return "a path from `/` on: at most 1024 characters of visible ASCII, no `#`"
+
+
+@dataclass(frozen=True, slots=True)
+class Statuses(Kind):
+    """`200`, `200-399`, `200-299,404` or a list of such; read as ranges."""
+
+    def read(self, value: Any, base: Path) -> tuple[StatusRange, ...]:
+        entries = value if isinstance(value, list) else str(value).split(",")
+        ranges = []
+        for entry in entries:
+            text = str(entry).strip()
+            match = re.fullmatch(r"([1-5][0-9]{2})(?:\s*-\s*([1-5][0-9]{2}))?", text, re.ASCII)
+            if match is None:
+                raise ValueError(f"expected {self.expected()}")
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                raise ValueError(f"the range is upside down. Write {last}-{first}")
+            ranges.append(StatusRange(first, last))
+        return tuple(ranges)
+
+    def expected(self) -> str:
+        return "a status from 100 to 599, a range (`200-399`), or several with commas"
+
+    def schema(self) -> dict[str, Any]:
+        one: dict[str, Any] = {"type": ["integer", "string"]}
+        return {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}]}
