@@ -1,0 +1,265 @@
+"""Pure: read a response's head, and write the one that the client gets.
+
+As `head.py`, for the other direction: llhttp and one scan of ours, refused where they
+differ. A refused response is a 502 for the client: its server is at fault.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+from turnout.proxy.fields import (
+    NO_OPTIONS,
+    UPGRADES,
+    connection_options,
+    drop_named,
+    field_fault,
+    field_scan,
+)
+from turnout.proxy.framing import BodyKind, Passing, Refused, body_end_of_response, passing
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """A response's head as far as a proxy cares. (Not frozen: see RequestHead.)"""
+
+    status: int
+    version_minor: int
+    body: BodyKind
+    content_length: int
+    """Bytes of a body of kind LENGTH, else 0."""
+    keep_alive: bool
+    """The server's connection may be used again once the body has ended."""
+    keep_alive_timeout_s: float | None
+    """How long the server says it keeps an idle connection (`Keep-Alive: timeout=5`)."""
+    upgrade: bytes | None
+    """The protocol that a 101 switches to: what was asked for, else the 101 is refused."""
+    is_event_stream: bool
+    kept: bytes
+    """Status line and the fields that go on untouched; ends with CRLF."""
+    declares_chunked: bool
+    """Chunked, or the answer to a HEAD that would have been chunked to a GET."""
+
+    @property
+    def is_interim(self) -> bool:
+        return self.status < 200 and self.status != 101
+
+    def passing(self, client_version_minor: int) -> Passing:
+        return passing(self.body, client_version_minor)
+
+
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9]) ([\t -~\x80-\xff]*)\r\n")
+
+# Hot: as in head.py.
+_TREE: Final = rb"""
+\n(?=[CcTtUuXxKkPp])(?:
+ [Cc][Oo][Nn](?:[Tt](?i:ent)-(?:(?i:length)@length|[Tt](?i:ype):[ \t]*(?i:(?P<events>text/event-stream)))
+  |[Nn](?i:ection)@connection)
+|[Tt][Rr](?i:ansfer-encoding)@coding
+|[Uu][Pp](?i:grade)@upgrade
+|[Xx]-(?i:request-id)@
+|[Kk][Ee](?i:ep-alive)@keep_alive
+|[Pp][Rr](?i:oxy-connection)@
+)"""
+_FIELDS: Final = field_scan(_TREE)
+_KINDS: Final = _FIELDS.groupindex
+_LENGTH: Final = _KINDS["length"]
+_EVENTS: Final = _KINDS["events"]
+_CONNECTION: Final = _KINDS["connection"]
+_KEEP_ALIVE: Final = _KINDS["keep_alive"]
+_CODING: Final = _KINDS["coding"]
+_UPGRADE: Final = _KINDS["upgrade"]
+_BODY_NONE: Final = BodyKind.NONE
+
+
+class _Listener:
+    def __init__(self, pending: list[bool]) -> None:
+        self.on_message_complete = pending.pop
+
+
+_pending: list[bool] = []
+_listener = _Listener(_pending)
+_llhttp = httptools.HttpResponseParser(_listener)
+
+
+def parse_response(
+    head: bytes, *, request_method: bytes, upgrade_asked: bool = False, fields_max: int = 0
+) -> ResponseHead:
+    """Read a whole head, from its first byte to the last of the blank line.
+
+    `request_method` is what it answers; `upgrade_asked` whether the request that was
+    sent on asked for another protocol. Raises Refused(502); then the server's connection is not to
+    be used again.
+    """
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        raise Refused(502, "bad_status_line", "The server's status line is not one of HTTP/1.1.")
+    if fields_max and head.count(b"\n") > fields_max + 2:
+        raise Refused(502, "too_many_fields", "The server's answer has too many fields.")
+    _llhttp.__init__(_listener)  # type: ignore[misc]  # as good as a new one, 0.2 us
+    del _pending[:]
+    _pending.append(True)
+    try:
+        _llhttp.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # at the end of the head, which is all that there is
+    except httptools.HttpParserError:
+        raise field_fault(head, 502) from None
+
+    version_minor = line[1][0] - 48
+    status = int(line[2])
+    kept = b""
+    position = 0
+    length: bytes | None = None
+    coding: bytes | None = None
+    timeout_s: float | None = None
+    connections: list[bytes] = []
+    upgrades: list[bytes] = []
+    is_event_stream = False
+    for field in _FIELDS.finditer(head, line.end() - 1):
+        kind = field.lastindex
+        if kind == _LENGTH:
+            if length is not None:
+                raise Refused(502, "several_lengths", "The answer has several lengths.")
+            length = field[_LENGTH]
+            if status >= 200 and status != 204:
+                continue
+        elif kind == _EVENTS:
+            is_event_stream = True
+            continue
+        elif kind == _CONNECTION:
+            connections.append(field[_CONNECTION])
+        elif kind == _KEEP_ALIVE:
+            timeout_s = _timeout_s(field[_KEEP_ALIVE])
+        elif kind == _CODING:
+            coding = field[_CODING] if coding is None else coding + b"," + field[_CODING]
+        elif kind == _UPGRADE:
+            upgrades.append(field[_UPGRADE])
+        begin, end = field.span()
+        kept += head[position : begin + 1]
+        position = end + 2
+    kept += head[position:-2]
+
+    if version_minor == 0:
+        kept = b"HTTP/1.1" + kept[8:]
+    body = body_end_of_response(status, request_method, length, coding, version_minor)
+    keep_alive = version_minor == 1
+    options = NO_OPTIONS
+    if connections and connections != _PLAIN:
+        options = connection_options(connections, 502)
+        kept = drop_named(kept, options)
+        keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
+    elif connections:
+        keep_alive = True
+    if body.kind is BodyKind.UNTIL_CLOSE:
+        keep_alive = False
+    if request_method != b"HEAD":
+        ends = body.kind is _BODY_NONE
+        if ends == bool(_pending):
+            raise Refused(502, "two_readings", "The answer's length can be read in two ways.")
+    upgrade = None
+    if status == 101:
+        upgrade = _upgrade(upgrades, options, upgrade_asked, length, coding)
+        keep_alive = False
+    return ResponseHead(
+        status,
+        version_minor,
+        body.kind,
+        body.length,
+        keep_alive,
+        timeout_s,
+        upgrade,
+        is_event_stream,
+        kept,
+        coding is not None and status >= 200 and status != 204 and status != 304,
+    )
+
+
+_PLAIN: Final = [b"keep-alive"]
+_TIMEOUT: Final = re.compile(rb"(?i:(?:^|[,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9}))")
+
+
+def _timeout_s(value: bytes) -> float | None:
+    found = _TIMEOUT.search(value)
+    return None if found is None else float(found[1])
+
+
+def _upgrade(
+    upgrades: list[bytes],
+    options: frozenset[bytes],
+    asked: bool,
+    length: bytes | None,
+    coding: bytes | None,
+) -> bytes:
+    if not asked:
+        raise Refused(502, "unasked_upgrade", "The server switched protocols unasked.")
+    protocol = upgrades[0].strip(b" \t").lower() if len(upgrades) == 1 else b""
+    if b"upgrade" not in options or protocol not in UPGRADES:
+        raise Refused(502, "wrong_upgrade", "The server switched to another protocol.")
+    if length is not None or coding is not None:
+        raise Refused(502, "length_of_101", "The server's 101 declares a body.")
+    return protocol
+
+
+# ---------------------------------------------------------------- writing
+
+
+def forward_response(
+    head: ResponseHead,
+    *,
+    client_version_minor: int,
+    close: bool,
+    request_id: bytes,
+    via: bytes,
+    date: bytes = b"",
+) -> bytes:
+    """Return the head to send to the client; the body follows as `head.passing` says.
+
+    `close`: the client's connection ends behind this answer. It always does when the body
+    can only end by that (`closes`). `date`, an HTTP date, is added where the server sent none.
+    """
+    if head.upgrade is not None:
+        tail = b"\r\nConnection: Upgrade\r\nUpgrade: " + head.upgrade + b"\r\n\r\n"
+    elif client_version_minor == 1:
+        # A HEAD's answer says what a GET would have had; any other without a body says nothing.
+        body = head.body
+        if body is BodyKind.LENGTH or (body is BodyKind.NONE and not head.declares_chunked):
+            tail = _CLOSE if close else _KEEP
+        else:
+            tail = _CHUNKED_CLOSE if close else _CHUNKED_KEEP
+    else:
+        tail = _CLOSE if close or closes(head, 0) else _KEEP_10
+    if date and b"\r\nDate:" not in head.kept and _DATE.search(head.kept) is None:
+        tail = b"\r\nDate: " + date + tail
+    return b"".join(
+        (
+            head.kept,
+            _VIA if head.version_minor else _VIA_10,
+            via,
+            b"\r\nX-Request-Id: ",
+            request_id,
+            tail,
+        )
+    )
+
+
+def closes(head: ResponseHead, client_version_minor: int) -> bool:
+    """Whether the client can only tell the body's end by the end of its connection."""
+    return client_version_minor == 0 and head.body in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE)
+
+
+_VIA: Final = b"Via: 1.1 "
+_VIA_10: Final = b"Via: 1.0 "
+_KEEP: Final = b"\r\n\r\n"
+_KEEP_10: Final = b"\r\nConnection: keep-alive\r\n\r\n"
+_CLOSE: Final = b"\r\nConnection: close\r\n\r\n"
+_CHUNKED_KEEP: Final = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+_CHUNKED_CLOSE: Final = b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+_DATE: Final = re.compile(rb"\n(?i:date):")
+
+
+def forward_interim(head: ResponseHead, *, via: bytes) -> bytes:
+    """Return a 1xx other than 101 for the client; an HTTP/1.0 client must get none of them."""
+    return b"".join((head.kept, _VIA if head.version_minor else _VIA_10, via, _KEEP))
