@@ -1,0 +1,293 @@
+"""The store's file: opening it, transactions, revisions and epochs, history.
+
+`database.Database` adds services and switchovers. Every write is one transaction that raises
+the store's revision; WAL and `synchronous=FULL`: what has returned survives loss of power.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from turnout.control import events
+from turnout.control.rows import (
+    Answer,
+    AuditEntry,
+    Note,
+    StoredEvent,
+    StoreUnusable,
+)
+
+SCHEMA: Final = Path(__file__).with_name("schema.sql")
+SCHEMA_VERSION: Final = 1
+BUSY_TIMEOUT_S: Final = 5.0
+_ID_DIGITS: Final = 9
+"""Base-32 digits of an id: milliseconds since 1970, enough until the year 3084."""
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
+
+
+class Ledger:
+    """An open store. Not for two threads at once; two processes are fine."""
+
+    __slots__ = ("_connection", "path")
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open it; make it first if there is none, unless `read_only`.
+
+        Raises StoreUnusable: not readable, not a database, damaged, of a newer program.
+        """
+        self.path = path
+        try:
+            self._connection = _connect(path, read_only)
+        except sqlite3.Error as error:
+            raise unusable(path, error) from error
+        try:
+            self._check(read_only)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _check(self, read_only: bool) -> None:
+        version = self._version()
+        if version is None and not read_only:
+            self._create()
+            version = self._version()
+        if version is None:
+            raise StoreUnusable(f"{self.path} is empty; start turnout once to have it made")
+        if version > SCHEMA_VERSION:
+            raise StoreUnusable(
+                f"{self.path} was written by a newer turnout (schema {version}, this one knows"
+                f" {SCHEMA_VERSION}): start that version, or move the file away to begin anew"
+            )
+        if not read_only:
+            problem = self._first("PRAGMA quick_check(1)")[0]
+            if problem != "ok":
+                raise StoreUnusable(f"{self.path} is damaged ({problem}): {_REMEDY}")
+
+    def _create(self) -> None:
+        with self._transaction():
+            if self._version() is None:  # again, inside: another process may have been faster
+                for statement in _statements(SCHEMA.read_text(encoding="utf-8")):
+                    self._run(statement)
+                self._run("INSERT INTO meta VALUES (1, ?, 0, 0, 0, 0, '', '')", SCHEMA_VERSION)
+
+    def _version(self) -> int | None:
+        if not self._first("SELECT count(*) FROM sqlite_master WHERE name = 'meta'")[0]:
+            return None
+        row = self._all("SELECT schema_version FROM meta")
+        return row[0][0] if row else None
+
+    # ------------------------------------------------------------ history
+
+    def note(self, note: Note, at: float) -> None:
+        """Write events and audit that go with no other change."""
+        with self._transaction():
+            self._next("revision")
+            self._note(note, at)
+
+    def events_after(self, seq: int, limit: int = 1000) -> list[StoredEvent]:
+        """Events with a greater number than `seq`, the oldest first."""
+        rows = self._all(
+            "SELECT seq, at, name, service, document, revision FROM events WHERE seq > ?"
+            " ORDER BY seq LIMIT ?",
+            seq,
+            limit,
+        )
+        return [
+            StoredEvent(seq, at, name, service, json.loads(document), revision)
+            for seq, at, name, service, document, revision in rows
+        ]
+
+    def last_event(self) -> int:
+        """The newest event's number; 0 when there is none."""
+        last: int = self._first("SELECT coalesce(max(seq), 0) FROM events")[0]
+        return last
+
+    def audit(self, limit: int = 100, before: int = 0, service: str = "") -> list[AuditEntry]:
+        """The newest first; `before` an entry's number, for the next page."""
+        rows = self._all(
+            "SELECT seq, at, who, address, action, service, detail, reason, outcome, revision"
+            " FROM audit WHERE (? = 0 OR seq < ?) AND (? = '' OR service = ?)"
+            " ORDER BY seq DESC LIMIT ?",
+            *(before, before, service, service, limit),
+        )
+        return [AuditEntry(*row) for row in rows]
+
+    # ------------------------------------------------------------ calls that come twice
+
+    def answer(self, key: str) -> Answer | None:
+        """The answer that was kept for this idempotency key, if there is one."""
+        row = self._maybe(
+            "SELECT digest, status, headers, body FROM idempotency_keys WHERE key = ?", key
+        )
+        return None if row is None else Answer(row[0], row[1], json.loads(row[2]), row[3])
+
+    def keep_answer(self, key: str, answer: Answer, at: float, kept_s: float) -> None:
+        """Keep the first answer to a key for `kept_s`, and forget those that are older."""
+        with self._transaction():
+            self._run("DELETE FROM idempotency_keys WHERE at < ?", at - kept_s)
+            self._run(
+                "INSERT OR IGNORE INTO idempotency_keys VALUES (?, ?, ?, ?, ?, ?)",
+                *(key, answer.digest, at, answer.status),
+                json.dumps(dict(answer.headers)),
+                answer.body,
+            )
+
+    # ------------------------------------------------------------ counters
+
+    def epoch(self) -> int:
+        """The newest epoch that was given out."""
+        newest: int = self._first("SELECT epoch FROM meta")[0]
+        return newest
+
+    def raise_epoch(self, least: int) -> None:
+        """Give out no epoch up to `least` again: the routing words have shown it."""
+        with self._transaction():
+            self._run("UPDATE meta SET epoch = max(epoch, ?)", least)
+
+    def next_table_number(self) -> int:
+        """A number that no table had before."""
+        with self._transaction():
+            return self._next("table_number")
+
+    def next_plan_number(self) -> int:
+        """A number that no plan had before."""
+        with self._transaction():
+            return self._next("plan_number")
+
+    def scoreboard(self) -> str:
+        """Identity of the scoreboard that control saw last; empty when it saw none."""
+        identity: str = self._first("SELECT scoreboard FROM meta")[0]
+        return identity
+
+    def set_scoreboard(self, identity: str) -> None:
+        with self._transaction():
+            self._run("UPDATE meta SET scoreboard = ?", identity)
+
+    # ------------------------------------------------------------ for the subclass
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing. Immediate: two processes queue here, never half-way."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise unusable(self.path, error) from error
+            raise
+
+    def _run(self, statement: str, *values: object) -> None:
+        self._connection.execute(statement, values)
+
+    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise unusable(self.path, error) from error
+
+    def _maybe(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        rows = self._all(statement, *values)
+        return rows[0] if rows else None
+
+    def _first(self, statement: str, *values: object) -> tuple[Any, ...]:
+        return self._all(statement, *values)[0]
+
+    def _next(self, counter: str) -> int:
+        """Raise a counter of `meta` by one: `revision`, `epoch`, `table_number`, …"""
+        self._run(f"UPDATE meta SET {counter} = {counter} + 1")
+        raised: int = self._first(f"SELECT {counter} FROM meta")[0]
+        return raised
+
+    def _next_id(self, at: float) -> str:
+        """Short, sortable, unique in this store, also when the clock was set back."""
+        last: str = self._first("SELECT last_id FROM meta")[0]
+        number = int(at * 1000)
+        if last:
+            number = max(number, _number(last) + 1)
+        id = "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(_ID_DIGITS))[::-1]
+        self._run("UPDATE meta SET last_id = ?", id)
+        return id
+
+    def _note(self, note: Note, at: float) -> None:
+        revision: int = self._first("SELECT revision FROM meta")[0]
+        for event in note.events:
+            self._run(
+                "INSERT INTO events (at, name, service, document, revision) VALUES (?, ?, ?, ?, ?)",
+                *(at, event.NAME, event.service),
+                json.dumps(events.to_document(event)),
+                revision,
+            )
+        entry = note.audit
+        if entry is not None:
+            self._run(
+                "INSERT INTO audit (at, who, address, action, service, detail, reason, outcome,"
+                " revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *(at, entry.author.who, entry.author.address, entry.action, entry.service),
+                *(entry.detail, entry.author.reason, entry.outcome, revision),
+            )
+
+
+_REMEDY: Final = (
+    "restore a copy, or move it away to begin anew from the configuration;"
+    " what is being served does not change until then"
+)
+
+
+def unusable(path: Path, error: sqlite3.Error) -> StoreUnusable:
+    """Say in the operator's words what is the matter with the store, and what to do."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+        remedy = f"make {path.parent} writable for this user, or set state.path"
+    elif name.startswith("SQLITE_BUSY"):
+        remedy = "another process keeps it locked; end it"
+    elif name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        remedy = "look at the disk: is it full or failing?"
+    else:
+        remedy = _REMEDY
+    return StoreUnusable(f"{path}: {error}: {remedy}")
+
+
+def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    mode = "ro" if read_only else "rwc"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,  # the store's one thread uses it; another one opens it
+    )
+    try:
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The script's statements one by one: `executescript` would commit half-way."""
+    statement = ""
+    for text in script.splitlines(keepends=True):
+        statement += text
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _number(id: str) -> int:
+    number = 0
+    for digit in id:
+        number = number * 32 + _ALPHABET.index(digit)
+    return number

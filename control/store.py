@@ -1,0 +1,64 @@
+"""The control process's memory: `Database`, from the one thread that may touch it.
+
+A commit waits for the disk, up to many milliseconds, and the event loop must not. So every
+transaction runs in one thread of its own, in the order in which it was asked for:
+
+    row = await store(Database.service, "shop")
+
+A coroutine that is cancelled while it waits does not undo what the thread is doing: whoever
+must know the outcome shields it (`asyncio.shield`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from turnout.control.database import Database as Database
+from turnout.control.rows import Answer as Answer
+from turnout.control.rows import Audit as Audit
+from turnout.control.rows import AuditEntry as AuditEntry
+from turnout.control.rows import Author as Author
+from turnout.control.rows import Decision as Decision
+from turnout.control.rows import Note as Note
+from turnout.control.rows import ServiceNames as ServiceNames
+from turnout.control.rows import ServiceRow as ServiceRow
+from turnout.control.rows import StaleRevision as StaleRevision
+from turnout.control.rows import StepRow as StepRow
+from turnout.control.rows import StoredEvent as StoredEvent
+from turnout.control.rows import StoreUnusable as StoreUnusable
+from turnout.control.rows import UnderWay as UnderWay
+from turnout.control.rows import UpstreamsSwapped as UpstreamsSwapped
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Store:
+    """An open store whose transactions can be awaited."""
+
+    __slots__ = ("_database", "_thread")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    @classmethod
+    def open(cls, path: Path) -> "Store":
+        """Open the store, or make it. Raises StoreUnusable. Blocks: call it before serving."""
+        return cls(Database(path))
+
+    async def __call__(
+        self, method: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Carry out one method of Database in the store's thread, and return what it returns."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, lambda: method(self._database, *args, **kwargs)
+        )
+
+    def close(self) -> None:
+        """Finish what is under way, and close the file."""
+        self._thread.shutdown(wait=True)
+        self._database.close()
