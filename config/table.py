@@ -32,6 +32,8 @@ class TableTimeouts:
     connect_s: float = 2.0
     first_byte_s: float = 60.0
     tunnel_idle_s: float = 3600.0
+    half_closed_s: float = 10.0
+    """For an answer to a client that has closed its half: it may be gone altogether."""
     linger_s: float = 2.0
     """How long a closed connection's unread input is still read, so that no reset destroys
     the last answer before the client has read it."""

@@ -1,0 +1,511 @@
+"""A client's connection: reads requests, writes answers in their order. I/O shell.
+
+One request at a time is under way (`exchange.py`); what a client pipelines behind it waits in
+the buffer, and beyond a limit in the client's own socket.
+"""
+
+import asyncio
+import socket
+import struct
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final, cast
+
+from turnout.proxy import replies
+from turnout.proxy.exchange import Exchange, State
+from turnout.proxy.framing import BodyKind, ChunkedDecoder, Refused
+from turnout.proxy.head import (
+    RequestHead,
+    forward_request,
+    parse_request,
+)
+from turnout.proxy.head import hop as make_hop
+from turnout.proxy.scoreboard import (
+    C_CONNECTIONS_ACCEPTED,
+    C_REFUSED,
+    R_CONNECTIONS,
+    REFUSED_REASONS,
+    REGION_HEADER_WORDS,
+)
+
+if TYPE_CHECKING:
+    from turnout.proxy.tunnel import Tunnel
+    from turnout.proxy.worker import Worker
+
+PIPELINE_BYTES_MAX: Final = 64 * 1024
+"""Read ahead of the request under way; beyond it the client's socket is left to fill."""
+LINGER_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Discarded of what a client still sends after its last answer."""
+RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER on, 0 seconds: closing sends a reset, the only unclean end that a body which ends
+by close can have."""
+
+# Why reading from the client is paused; bits, as several may hold at once.
+PAUSED_BODY: Final = 1
+PAUSED_PIPELINE: Final = 2
+
+
+class Downstream(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        # for the connection's life
+        "_hop", "_hop_table", "deadline_s", "exchange", "gone", "health_path",
+        "lingering", "paused", "peer", "quiet_since_s", "requests", "transport", "tunnel", "worker",
+        "write_paused", "written_left", "discarded",
+        # for one exchange
+        "body", "body_bytes", "buffer", "close_after", "decoder", "eof", "pumping", "remaining",
+        "starting",
+    )  # fmt: skip
+
+    def __init__(self, worker: "Worker", health_path: bytes) -> None:
+        self.worker = worker
+        self.health_path = health_path
+        self.exchange: Exchange | None = None
+        self.tunnel: Tunnel | None = None
+        self.requests = 0
+        self.quiet_since_s = worker.now_s
+        self.deadline_s = 0.0
+        self.gone = False
+        self.lingering = False
+        self.paused = 0
+        self.write_paused = False
+        self.written_left = 0
+        self.discarded = 0
+        self.peer: bytes | None = None
+        self._hop_table = -1
+        self.body: BodyKind | None = None
+        self.buffer = b""
+        self.close_after = False
+        self.eof = False
+        self.pumping = False
+        self.starting = False
+
+    @property
+    def closing(self) -> bool:
+        """No further request is taken on this connection: the worker is leaving."""
+        return self.worker.draining
+
+    # ------------------------------------------------------------ from the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        worker = self.worker
+        words = worker.words
+        words[worker.region_base + C_CONNECTIONS_ACCEPTED] += 1
+        words[worker.region_base + R_CONNECTIONS] += 1
+        worker.connections.add(self)
+        if worker.connection_limit_reached():
+            self._refuse(replies.TOO_MANY_CONNECTIONS, "connection_limit")
+            return
+        header_s = worker.table.timeouts.header_s
+        self.deadline_s = worker.now_s + header_s if header_s else 0.0
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.gone = True
+        worker = self.worker
+        worker.connections.discard(self)
+        worker.words[worker.region_base + R_CONNECTIONS] -= 1
+        self.tunnel = None
+        exchange = self.exchange
+        if exchange is not None:
+            if exchange.state is not State.ENDED:
+                exchange.client_gone()
+            # Both know each other: without this only the cycle collector frees them.
+            self.exchange = None
+        self.buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if self.lingering:
+            self.discarded += len(data)
+            if self.discarded > LINGER_BYTES_MAX:
+                self.transport.abort()
+        elif self.tunnel is not None:
+            self.tunnel.from_client(data)
+        elif self.body is not None:
+            self._body(data)
+        elif exchange is not None and exchange.state is not State.ENDED:
+            self.buffer += data
+            if len(self.buffer) > PIPELINE_BYTES_MAX:
+                self._pause(PAUSED_PIPELINE)
+        else:
+            if self.buffer:
+                data = self.buffer + data
+            else:
+                self._head_begins()
+            self.buffer = data
+            self._pump()
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if self.lingering:
+            return False
+        if self.tunnel is not None:
+            return self.tunnel.client_eof()
+        if exchange is None or exchange.state is State.ENDED:
+            if self.buffer:
+                self._count_refused("client_closed_early")
+            return False
+        if self.body is not None:
+            exchange.client_gone()
+            return False
+        # A client may close its half after its request and still read the answer. One that
+        # has gone for good looks the same until something is written, so it gets less time.
+        self.eof = True
+        self.wait_until(self.deadline_s)
+        return True
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self.written_left = self.transport.get_write_buffer_size()
+        exchange = self.exchange
+        if exchange is not None and exchange.connection is not None:
+            exchange.connection.pause()
+
+    def resume_writing(self) -> None:
+        if not self.write_paused:
+            return
+        self.write_paused = False
+        exchange = self.exchange
+        if exchange is not None and exchange.connection is not None:
+            exchange.connection.resume()
+
+    # ------------------------------------------------------------ requests
+
+    def _head_begins(self) -> None:
+        """The first byte of a head has come: the whole head is due from now on."""
+        header_s = self.worker.table.timeouts.header_s
+        self.deadline_s = self.worker.now_s + header_s if header_s else 0.0
+
+    def _pump(self) -> None:
+        """Start the requests that are complete in the buffer, one after the other's end."""
+        if self.pumping:
+            return
+        self.pumping = True
+        try:
+            while self.buffer and not self.lingering and not self.gone:
+                exchange = self.exchange
+                if self.body is not None or (
+                    exchange is not None and exchange.state is not State.ENDED
+                ):
+                    return
+                if not self._next():
+                    return
+        finally:
+            self.pumping = False
+
+    def _next(self) -> bool:
+        """Start the first request of the buffer; False when its head is not complete."""
+        data = self.buffer
+        if data[:2] == b"\r\n":
+            # RFC 9112, section 2.2: an empty line before the request line is ignored.
+            data = self.buffer = data[2:]
+            if not data:
+                return False
+        end = data.find(b"\r\n\r\n") + 4
+        limits = self.worker.table.limits
+        header_bytes = limits.header_bytes
+        if end < 4:
+            if header_bytes and len(data) > header_bytes:
+                self._too_large(data)
+            elif b"\n\n" in data or data[0] <= 32 or data[0] >= 127:
+                self._refuse(replies.MALFORMED, "malformed_request")
+            return False
+        if header_bytes and end > header_bytes:
+            self._too_large(data)
+            return False
+        try:
+            head = parse_request(data[:end], fields_max=limits.headers)
+        except Refused as refused:
+            self._refuse(replies.refused(refused), refused.reason)
+            return False
+        self.buffer = data[end:]
+        self._start(head)
+        return True
+
+    def _too_large(self, data: bytes) -> None:
+        if b"\r\n" in data[: self.worker.table.limits.header_bytes]:
+            self._refuse(replies.HEAD_TOO_LARGE, "header_too_large")
+        else:
+            self._refuse(replies.TARGET_TOO_LONG, "target_too_long")
+
+    def _start(self, head: RequestHead) -> None:
+        """Route one request whose head has been read."""
+        started_us = monotonic_ns() // 1000
+        worker = self.worker
+        worker.now_s = started_us / 1e6
+        self.requests += 1
+        self.close_after = False
+        if worker.routing[0] != worker.table.number:
+            worker.adopt_table()
+        exchange = self.exchange
+        if exchange is None:
+            exchange = self.exchange = Exchange(self)
+        if self._hop_table != worker.table.number:
+            self._look_at_peer()
+        hop = self._hop
+        request_id = (head.request_id if hop.trusted else None) or worker.request_id()
+        if self.health_path and head.path == self.health_path:
+            ready = not worker.draining
+            self.reply(replies.HEALTHY if ready else replies.LEAVING, head, request_id, close=False)
+            self.body_or_close(head)
+            return
+        serving = worker.serving
+        position = serving.router.find(head.host, head.path)
+        service = serving.services[position] if position >= 0 else None
+        out = forward_request(
+            head, hop, request_id, service.try_out if service is not None else None
+        )
+        kind = head.body
+        limit = worker.table.limits.body_bytes
+        refuse = None
+        if kind is not BodyKind.NONE:
+            self.body = kind
+            self.body_bytes = 0
+            self.remaining = head.content_length
+            if kind is BodyKind.CHUNKED:
+                self.decoder = ChunkedDecoder(400)
+            elif limit and head.content_length > limit:
+                refuse = replies.BODY_TOO_LARGE
+        exchange.begin(head, out, request_id, service, started_us, refuse)
+        if self.body is not None and self.buffer and not self.lingering:
+            data, self.buffer = self.buffer, b""
+            self._body(data)
+
+    def body_or_close(self, head: RequestHead) -> None:
+        """After an answer that no exchange stands behind."""
+        if head.body is not BodyKind.NONE or not head.keep_alive:
+            self.close_after = True
+        self.exchange_ended()
+
+    def _look_at_peer(self) -> None:
+        """Who is it, and may it say where a request came from? Asked once for each table."""
+        worker = self.worker
+        name = self.transport.get_extra_info("peername")
+        host = name[0] if isinstance(name, tuple) and name else ""
+        self.peer = host.encode() or b"unknown"
+        self._hop = make_hop(
+            peer=self.peer, scheme=b"http", via=worker.via, trusted=worker.trusts(host)
+        )
+        self._hop_table = worker.table.number
+
+    # ------------------------------------------------------------ the request's body
+
+    def _body(self, data: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        if exchange.state is State.ENDED:
+            return
+        if self.body is BodyKind.LENGTH:
+            size = len(data)
+            if size > self.remaining:
+                self.buffer = data[self.remaining :]
+                data = data[: self.remaining]
+                size = self.remaining
+            self.remaining -= size
+            exchange.bytes_in += size
+            ended = not self.remaining
+            out = data
+        else:
+            decoder = self.decoder
+            before = decoder.body_bytes
+            out = decoder.reencode(data)
+            ended = decoder.finished
+            exchange.bytes_in += decoder.body_bytes - before
+            if decoder.fault is not None:
+                self.body = None
+                exchange.bad_request_body(decoder.fault)
+                return
+            limit = self.worker.table.limits.body_bytes
+            if limit and decoder.body_bytes > limit:
+                self.body = None
+                exchange.body_too_large()
+                return
+            if ended:
+                self.buffer = decoder.leftover
+        if ended:
+            self.body = None
+        else:
+            self.wait_for_body()
+        if out:
+            exchange.request_data(out)
+        if ended and exchange.under_way:
+            exchange.request_end()
+
+    # ------------------------------------------------------------ for the exchange
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def write_eof(self) -> None:
+        if not self.gone and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def wait_until(self, deadline_s: float) -> None:
+        """Nothing has to happen before `deadline_s` (worker's clock; 0: for ever)."""
+        if self.eof:
+            limit_s = self.worker.table.timeouts.half_closed_s
+            if limit_s:
+                soon = self.worker.now_s + limit_s
+                deadline_s = min(deadline_s, soon) if deadline_s else soon
+        self.deadline_s = deadline_s
+
+    def wait_for_body(self) -> None:
+        """More of the request's body is due."""
+        idle_s = self.worker.table.timeouts.body_idle_s
+        self.wait_until(self.worker.now_s + idle_s if idle_s else 0.0)
+
+    def wait_for_answer(self, idle_s: float) -> None:
+        """More of the response is due, or room for it at the client."""
+        self.wait_until(self.worker.now_s + idle_s if idle_s else 0.0)
+
+    def pause_body(self) -> None:
+        """The server is slow or not there yet: the client's socket holds the rest."""
+        self._pause(PAUSED_BODY)
+
+    def resume_body(self) -> None:
+        self._resume(PAUSED_BODY)
+
+    def _pause(self, why: int) -> None:
+        if not self.paused and not self.gone:
+            self.transport.pause_reading()
+        self.paused |= why
+
+    def _resume(self, why: int) -> None:
+        if self.paused & why:
+            self.paused &= ~why
+            if not self.paused and not self.gone:
+                self.transport.resume_reading()
+
+    def reply(
+        self, reply: replies.Reply, head: RequestHead | None, request_id: bytes, *, close: bool
+    ) -> int:
+        """Write an answer of our own; returns the bytes of its body."""
+        if head is None or close or not head.keep_alive or self.closing:
+            self.close_after = True
+        out, size = replies.render(
+            reply,
+            head_only=head is not None and head.method == b"HEAD",
+            close=self.close_after,
+            version_minor=head.version_minor if head is not None else 1,
+            request_id=request_id,
+            date=self.worker.date,
+        )
+        if not self.gone:
+            self.transport.write(out)
+        return size
+
+    def exchange_ended(self) -> None:
+        """The answer has been written: on to the next request, or the connection's end."""
+        self.tunnel = None
+        self.quiet_since_s = self.worker.now_s
+        if self.gone or self.transport.is_closing():
+            return
+        if self.close_after or self.eof:
+            self._close_politely()
+            return
+        keep_alive_s = self.worker.table.timeouts.keep_alive_s
+        self.deadline_s = self.worker.now_s + keep_alive_s if keep_alive_s else 0.0
+        self._resume(PAUSED_BODY | PAUSED_PIPELINE)
+        if self.buffer:
+            self._head_begins()
+            self._pump()
+
+    def break_off(self, *, reset: bool) -> None:
+        """End a response visibly unclean: what was written goes out, its end never does."""
+        if self.gone:
+            return
+        self.close_after = True
+        if reset:
+            self.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, RESET
+            )
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def begin_tunnel(self, tunnel: "Tunnel") -> None:
+        self.tunnel = tunnel
+        self._resume(PAUSED_PIPELINE)
+        if self.buffer:
+            data, self.buffer = self.buffer, b""
+            tunnel.from_client(data)
+
+    # ------------------------------------------------------------ the end
+
+    def _refuse(self, reply: replies.Reply, reason: str) -> None:
+        """Answer a head that cannot be read, and close: what follows it cannot be either."""
+        self._count_refused(reason)
+        self.reply(reply, None, self.worker.request_id(), close=True)
+        self._close_politely()
+
+    def _count_refused(self, reason: str) -> None:
+        worker = self.worker
+        worker.words[worker.region_base + C_REFUSED + REFUSED_REASONS.index(reason)] += 1
+
+    def _close_politely(self) -> None:
+        """Close so that the last answer is still read: no reset on unread input.
+
+        Our half is closed after what is written; what the client still sends is read and
+        discarded until it closes too, for a bounded time.
+        """
+        self.body = None
+        self.buffer = b""
+        self.lingering = True
+        self.paused = 0
+        if self.eof:
+            self.transport.close()
+            return
+        self.transport.resume_reading()
+        self.write_eof()
+        linger_s = self.worker.table.timeouts.linger_s
+        self.deadline_s = self.worker.now_s + max(linger_s, 0.1)
+
+    def close_idle(self) -> None:
+        """The worker is leaving and this connection has nothing under way."""
+        self._close_politely()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing under way and nothing begun."""
+        exchange = self.exchange
+        return (
+            (exchange is None or exchange.state is State.ENDED)
+            and not self.buffer
+            and not self.lingering
+        )
+
+    def deadline_passed(self) -> None:
+        """Called by the sweep (`deadlines.py`)."""
+        self.deadline_s = 0.0
+        exchange = self.exchange
+        if self.lingering:
+            if self.write_paused and self._client_reads():
+                return
+            self.transport.abort()
+        elif exchange is not None and exchange.state is not State.ENDED:
+            if self.write_paused and self._client_reads():
+                return
+            if self.eof and exchange.state is not State.TUNNEL:
+                exchange.client_gone()
+                self.transport.abort()
+            else:
+                exchange.timed_out()
+        elif self.buffer:
+            self._refuse(replies.HEADER_TIMEOUT, "header_timeout")
+        else:
+            self.close_after = True
+            self._close_politely()
+
+    def _client_reads(self) -> bool:
+        """Has a slow client taken anything since the last look? Then it gets as long again."""
+        left = self.transport.get_write_buffer_size()
+        if left and left >= self.written_left:
+            return False
+        self.written_left = left
+        idle_s = self.worker.table.timeouts.body_idle_s
+        self.deadline_s = self.worker.now_s + idle_s if idle_s else 0.0
+        return True
+
+
+assert C_REFUSED >= REGION_HEADER_WORDS

@@ -1,0 +1,712 @@
+"""One request and its response: from the head that has been read to exactly one outcome.
+
+An exchange is made for each client connection once and used again for each of its requests.
+It holds what both sides must agree on: which upstream was picked, what has been sent, what
+may be sent again, and how it ended. The two connections (`downstream.py`, `upstream.py`)
+move the bytes and tell it what happened.
+"""
+
+from enum import IntEnum
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final
+
+from turnout.proxy import replies
+from turnout.proxy.balancer import pick_server
+from turnout.proxy.framing import BodyKind, Passing, Refused
+from turnout.proxy.head import RequestHead, ResponseHead, forward_interim, forward_response
+from turnout.proxy.hold import share
+from turnout.proxy.response_head import closes
+from turnout.proxy.retry import Answer, Attempt, Failure, decide
+from turnout.proxy.routing import choose, tried_out
+from turnout.proxy.scoreboard import (
+    CODE_INDEX,
+    CUT_REASONS,
+    EPOCH_MASK,
+    HOLD_BIT,
+    INFLIGHT_WORDS,
+    METHOD_INDEX,
+    NO_UPSTREAM,
+    NOT_RETRIED_REASONS,
+    OTHER_METHOD,
+    PATH_BYTES,
+    RETRY_REASONS,
+    S_ABORTED,
+    S_ACCEPTED,
+    S_CUT,
+    S_NOT_RETRIED,
+    S_PROXY,
+    S_RETRIES,
+    U_ABORTED,
+    U_ANSWERED,
+    U_ATTEMPTS_FAILED,
+    U_CUT,
+    U_LATENCY,
+    U_LATENCY_SUM_US,
+    U_PICKED,
+    U_PROXY,
+    U_UNHEALTHY_PICKS,
+    ExchangeClass,
+    HealthWord,
+    latency_bucket,
+    pack_inflight,
+    proxy_code_index,
+)
+from turnout.proxy.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from turnout.proxy.downstream import Downstream
+    from turnout.proxy.pool import ServerPool
+    from turnout.proxy.serving import ServiceState, UpstreamState
+    from turnout.proxy.upstream import UpstreamConnection
+
+
+class State(IntEnum):
+    ENDED = 0
+    """None under way: before the first request, and between two."""
+    HELD = 1
+    """Accepted; no upstream picked while its service is held."""
+    CONNECTING = 2
+    """Upstream and server picked; waits for a connection."""
+    ASKED = 3
+    """The request is on its way; no final head has come back."""
+    ANSWERING = 4
+    """The response's head has been passed on."""
+    TUNNEL = 5
+
+
+MOVES: Final = {
+    State.ENDED: {State.HELD, State.CONNECTING, State.ASKED, State.ENDED},
+    State.HELD: {State.CONNECTING, State.ASKED, State.HELD, State.ENDED},
+    State.CONNECTING: {State.ASKED, State.CONNECTING, State.ENDED},
+    State.ASKED: {State.ANSWERING, State.TUNNEL, State.CONNECTING, State.ASKED, State.ENDED},
+    State.ANSWERING: {State.ENDED},
+    State.TUNNEL: {State.ENDED},
+}
+"""Which state may follow which; anything else is a mistake of ours."""
+
+NO_SLOT: Final = -1
+
+
+class Exchange:
+    """A request under way. One a client connection; `begin` makes it new."""
+
+    __slots__ = (
+        # for the connection's life
+        "down",
+        "worker",
+        # for one exchange
+        "attempt_number",
+        "body_done",
+        "breaks_by_reset",
+        "bytes_in",
+        "bytes_out",
+        "connection",
+        "epoch",
+        "head",
+        "idempotent",
+        "inflight",
+        "kind",
+        "passing",
+        "reused",
+        "server",
+        "pool",
+        "replayable",
+        "request_head",
+        "request_id",
+        "retries",
+        "service",
+        "started_us",
+        "stash",
+        "stash_bytes",
+        "state",
+        "status",
+        "tried",
+        "upstream",
+        "wanted",
+    )  # fmt: skip
+
+    def __init__(self, down: "Downstream") -> None:
+        self.down = down
+        self.worker = down.worker
+        self.state = State.ENDED
+        self.attempt_number = 0
+        self.connection: UpstreamConnection | None = None
+        self.service: ServiceState | None = None
+        self.upstream: UpstreamState | None = None
+        self.pool: ServerPool | None = None
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.stash: list[bytes] = []
+        self.passing = Passing.AS_IS
+
+    # ------------------------------------------------------------ the beginning
+
+    def begin(
+        self,
+        head: RequestHead,
+        request_head: bytes,
+        request_id: bytes,
+        service: "ServiceState | None",
+        started_us: int,
+        refusal: replies.Reply | None,
+    ) -> None:
+        """Count the request as accepted and send it on its way.
+
+        `request_head` is what the server is to get; with `refusal` it gets nothing. Everything up to the picked upstream's
+        counter happens in this one callback: the old upstream of a flip is drained once every
+        worker has turned its loop and its counters say so.
+        """
+        self.head = head
+        self.request_head = request_head
+        self.request_id = request_id
+        self.service = service
+        self.started_us = started_us
+        self.upstream = None
+        self.pool = None
+        self.connection = None
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.server = ""
+        self.retries = 0
+        self.epoch = 0
+        self.tried: list[ServerPool] = []
+        self.stash = []
+        self.stash_bytes = 0
+        self.replayable = True
+        self.body_done = head.body is BodyKind.NONE
+        self.idempotent = head.idempotent
+        self.kind = ExchangeClass.PLAIN if self.body_done else ExchangeClass.UPLOAD
+        self.wanted = -1
+        worker = self.worker
+        words = worker.words
+        slot = service.slot if service is not None else 0
+        free = worker.free_inflight
+        if free:
+            index = free.pop()
+            self.inflight = worker.inflight_base + index * INFLIGHT_WORDS
+            start = (self.inflight + 2) * 8
+            # Hot: a slice of octets, never decoded.
+            worker.octets[start : start + PATH_BYTES] = head.path[:PATH_BYTES].ljust(
+                PATH_BYTES, b"\0"
+            )
+            words[self.inflight + 1] = started_us
+            words[self.inflight] = pack_inflight(
+                slot, NO_UPSTREAM, self.kind, METHOD_INDEX.get(head.method, OTHER_METHOD)
+            )
+        else:
+            self.inflight = NO_SLOT
+        if service is None:
+            words[worker.serving.unmatched + S_ACCEPTED] += 1
+            self.answer(replies.NO_SERVICE)
+            return
+        words[service.base + S_ACCEPTED] += 1
+        if refusal is not None:
+            self.answer(refusal)
+            return
+        if service.try_out is not None:
+            value = head.find(service.try_out)
+            if value is not None:
+                self.wanted = tried_out(service.table, value)
+        self.pick()
+
+    def pick(self) -> None:
+        """Choose the upstream by the routing word, or wait while the service is held."""
+        worker = self.worker
+        service = self.service
+        assert service is not None
+        if worker.serving.by_slot.get(service.slot) is not service:
+            self.answer(replies.NO_SERVICE)  # gone with a reload while this was held
+            return
+        word = worker.routing[service.word_index]
+        self.epoch = word & EPOCH_MASK
+        if self.wanted >= 0:
+            position = self.wanted
+        elif word & HOLD_BIT:
+            self._hold()
+            return
+        else:
+            position, service.phase = choose(word, service.phase)
+        upstream = service.upstreams[position]
+        self.upstream = upstream
+        words = worker.words
+        words[upstream.base + U_PICKED] += 1
+        self._mark()
+        self._attempt()
+
+    def _mark(self) -> None:
+        """Say in the in-flight table what this exchange is now."""
+        if self.inflight != NO_SLOT:
+            service, upstream = self.service, self.upstream
+            self.worker.words[self.inflight] = pack_inflight(
+                service.slot if service is not None else 0,
+                upstream.position if upstream is not None else NO_UPSTREAM,
+                self.kind,
+                METHOD_INDEX.get(self.head.method, OTHER_METHOD),
+            )
+
+    def become(self, kind: ExchangeClass) -> None:
+        """The exchange turned out to be of another class (an event stream, a tunnel)."""
+        self.kind = kind
+        self._mark()
+
+    def _hold(self) -> None:
+        service = self.service
+        assert service is not None
+        worker = self.worker
+        limit = share(service.table.hold_requests, worker.live_workers())
+        if len(service.held) >= limit:
+            self.answer(replies.HOLD_FULL)
+            return
+        if self.state is not State.HELD:
+            self.state = State.HELD
+            self.down.wait_until(
+                worker.now_s + service.table.hold_timeout_s if service.table.hold_timeout_s else 0.0
+            )
+        service.held.add(self)
+
+    @property
+    def under_way(self) -> bool:
+        return self.state is not State.ENDED
+
+    @property
+    def answering(self) -> bool:
+        """The response's head has been passed on and its end has not."""
+        return self.state is State.ANSWERING
+
+    # ------------------------------------------------------------ attempts
+
+    def _attempt(self) -> None:
+        """Choose a server and get a connection to it."""
+        worker = self.worker
+        upstream = self.upstream
+        assert upstream is not None
+        servers = upstream.servers
+        now_s = worker.now_s
+        if len(servers) == 1:
+            pool = servers[0]
+            if worker.health[pool.health_slot] == HealthWord.UNHEALTHY:
+                worker.words[upstream.base + U_UNHEALTHY_PICKS] += 1
+        elif not servers:
+            self.answer(replies.NO_SERVER)
+            return
+        else:
+            position, unhealthy = pick_server(
+                [pool.in_flight for pool in servers],
+                [pool.usable(worker.health[pool.health_slot], now_s) for pool in servers],
+                [pool in self.tried for pool in servers],
+                worker.random(),
+            )
+            pool = servers[position]
+            if unhealthy:
+                worker.words[upstream.base + U_UNHEALTHY_PICKS] += 1
+        self.pool = pool
+        self.server = pool.endpoint
+        pool.in_flight += 1
+        self.attempt_number += 1
+        connection = None
+        if pool.idle:
+            # A request that may not be sent twice does not go out on a kept connection that
+            # could be closing at this moment, if the operator wants it so.
+            safe = pool.policy.reuse_safe and self.down.requests <= 1
+            if self.idempotent:
+                connection = pool.take_idle(now_s, certain=False) if not self.retries else None
+            elif not safe:
+                connection = pool.take_idle(now_s, certain=True)
+        if connection is not None:
+            self._send(connection, reused=True)
+            return
+        self.state = State.CONNECTING
+        limit_s = pool.policy.queue_timeout_s if pool.full else 0.0
+        self.down.wait_until(now_s + limit_s if limit_s else 0.0)
+        pool.connect(self)
+
+    def waits_for(self, ticket: int) -> bool:
+        """Is the attempt `ticket` still wanted?"""
+        return self.state is State.CONNECTING and self.attempt_number == ticket
+
+    def connected(self, connection: "UpstreamConnection") -> None:
+        self._send(connection, reused=connection.answers > 0)
+
+    def _send(self, connection: "UpstreamConnection", *, reused: bool) -> None:
+        self.connection = connection
+        self.reused = reused
+        self.state = State.ASKED
+        connection.ask(self, self.head.method, upgrade_asked=self.head.upgrade is not None)
+        if self.stash:
+            connection.write(self.request_head + b"".join(self.stash))
+            if not self.replayable:
+                self.stash = []
+        else:
+            connection.write(self.request_head)
+        down = self.down
+        if self.body_done:
+            down.wait_until(self._first_byte_deadline_s())
+        else:
+            down.wait_for_body()
+            down.resume_body()
+
+    def _first_byte_deadline_s(self) -> float:
+        limit_s = self.worker.table.timeouts.first_byte_s
+        return self.worker.now_s + limit_s if limit_s else 0.0
+
+    def connect_failed(self, reason: str) -> None:
+        """`connect_failed` or `connect_timeout`: nothing has been sent to this server."""
+        failure = Failure.CONNECT_TIMEOUT if reason == "connect_timeout" else Failure.CONNECT_FAILED
+        self._attempt_failed(failure)
+
+    def _attempt_failed(self, failure: Failure) -> None:
+        """An attempt ended without a response: again elsewhere, or an answer of ours."""
+        service, upstream, pool = self.service, self.upstream, self.pool
+        assert service is not None and upstream is not None and pool is not None
+        pool.in_flight -= 1
+        self.pool = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
+        words = self.worker.words
+        words[upstream.base + U_ATTEMPTS_FAILED] += 1
+        decision = decide(
+            Attempt(
+                failure=failure,
+                idempotent=self.idempotent,
+                replayable=self.replayable,
+                other_servers=sum(
+                    other is not pool and other not in self.tried for other in upstream.servers
+                ),
+                retries=self.retries,
+                written=connection is not None,
+            ),
+            attempts_max=service.table.retry_attempts,
+            budget=service.budget,
+            now_s=self.worker.now_s,
+            requests_total=words[service.base + S_ACCEPTED],
+        )
+        if isinstance(decision, Answer):
+            words[service.base + S_NOT_RETRIED + NOT_RETRIED_REASONS.index(decision.reason)] += 1
+            self.answer(_FAILURE_REPLIES[failure])
+            return
+        words[service.base + S_RETRIES + RETRY_REASONS.index(decision.reason)] += 1
+        self.retries += 1
+        if decision.elsewhere:
+            self.tried.append(pool)
+        self._attempt()
+
+    # ------------------------------------------------------------ the request's body
+
+    def request_data(self, data: bytes) -> None:
+        """Pass on a piece of the body, framed as the server is to get it."""
+        if self.replayable:
+            self.stash_bytes += len(data)
+            if self.stash_bytes <= self.worker.table.limits.replay_bytes:
+                self.stash.append(data)
+            else:
+                self.replayable = False
+                if self.connection is not None:
+                    self.stash = []
+                else:
+                    # Not sent yet: kept until it is, and no more is read meanwhile.
+                    self.stash.append(data)
+                    self.down.pause_body()
+        elif self.connection is None:
+            self.stash.append(data)
+            self.down.pause_body()
+        if self.connection is not None:
+            self.connection.write(data)
+
+    def request_end(self) -> None:
+        """The body is complete."""
+        self.body_done = True
+        if self.kind is ExchangeClass.UPLOAD:
+            self.become(ExchangeClass.PLAIN)
+        if self.state is State.ASKED:
+            self.down.wait_until(self._first_byte_deadline_s())
+
+    # ------------------------------------------------------------ the response
+
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx head other than 101: passed on to those who may understand it."""
+        if self.head.version_minor:
+            self.down.write(forward_interim(head, via=self.worker.via))
+
+    def response_head(self, head: ResponseHead, data: bytes) -> None:
+        """Pass the final head on, with `data`, the part of the body that came with it."""
+        down = self.down
+        pool = self.pool
+        assert pool is not None
+        pool.answered_with(head.status)
+        self.status = head.status
+        self.state = State.ANSWERING
+        self.stash = []
+        self.replayable = False
+        # An answer that comes before the request's end may end before it too: what the
+        # client still sends has then no reader, so the connection does not go on.
+        close = (
+            not self.head.keep_alive
+            or not self.body_done
+            or down.closing
+            or closes(head, self.head.version_minor)
+        )
+        down.close_after = close
+        self.breaks_by_reset = closes(head, self.head.version_minor)
+        if head.is_event_stream:
+            self.become(ExchangeClass.SSE)
+        out = forward_response(
+            head,
+            client_version_minor=self.head.version_minor,
+            close=close,
+            request_id=self.request_id,
+            via=self.worker.via,
+            date=self.worker.date,
+        )
+        self.bytes_out += len(data)
+        down.write(out + data if data else out)
+        self._answer_due()
+
+    def _answer_due(self) -> None:
+        """More of the answer is due. Event streams and tunnels may be silent for longer."""
+        timeouts = self.worker.table.timeouts
+        quiet = self.kind >= ExchangeClass.SSE
+        self.down.wait_for_answer(timeouts.tunnel_idle_s if quiet else timeouts.body_idle_s)
+
+    def response_data(self, data: bytes) -> None:
+        """Pass on a piece of the body, framed as the client is to get it."""
+        self.bytes_out += len(data)
+        self.down.write(data)
+        self._answer_due()
+
+    def response_end(self) -> None:
+        """The response is complete and so is the exchange."""
+        connection = self.connection
+        assert connection is not None
+        self.connection = None
+        if self.body_done:
+            connection.finished()
+        else:
+            # The server did not wait for the body: what it would read next is not a head.
+            connection.abandon()
+        self._end_answered()
+
+    def tunnelled(self, head: ResponseHead, data: bytes) -> None:
+        """The server has agreed to switch protocols; `data` is what it sent behind its head."""
+        connection, down, worker = self.connection, self.down, self.worker
+        assert connection is not None and self.pool is not None
+        self.pool.answered_with(head.status)
+        self.state = State.TUNNEL
+        self.status = 101
+        self.breaks_by_reset = False
+        self.become(ExchangeClass.TUNNEL)
+        down.close_after = True
+        down.write(
+            forward_response(
+                head,
+                client_version_minor=1,
+                close=False,
+                request_id=self.request_id,
+                via=worker.via,
+            )
+        )
+        tunnel = Tunnel(self, down, connection, worker.table.timeouts.tunnel_idle_s)
+        connection.tunnel = tunnel
+        if data:
+            tunnel.from_server(data)
+        down.begin_tunnel(tunnel)
+
+    def tunnel_closed(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
+        self._end_answered()
+
+    def _end_answered(self) -> None:
+        upstream = self.upstream
+        assert upstream is not None
+        words = self.worker.words
+        base = upstream.base
+        now_us = monotonic_ns() // 1000
+        if self.kind <= ExchangeClass.UPLOAD:
+            duration_us = now_us - self.started_us
+            words[base + U_LATENCY + latency_bucket(duration_us)] += 1
+            words[base + U_LATENCY_SUM_US] += duration_us
+        words[base + U_ANSWERED + CODE_INDEX[self.status]] += 1
+        self._end("answered_by_upstream", now_us)
+
+    # ------------------------------------------------------------ other ends
+
+    def bad_response(self, refused: Refused) -> None:
+        """The server's head cannot be passed on in one reading: 502."""
+        self._drop_server(f"malformed response: {refused.detail}")
+        self.answer(replies.BAD_RESPONSE)
+
+    def upstream_lost(self, error: str) -> None:
+        """The server's connection ended before its answer was complete."""
+        if self.state is State.ASKED:
+            pool = self.pool
+            assert pool is not None
+            if not self.reused:
+                pool.trouble(error)
+            self._attempt_failed(
+                Failure.REUSED_CLOSED if self.reused else Failure.CLOSED_BEFORE_ANSWER
+            )
+        else:
+            self.cut("upstream_closed")
+
+    def bad_response_body(self, refused: Refused) -> None:
+        """The response's body cannot be passed on; its head may have been."""
+        if self.state is State.ASKED:
+            self.bad_response(refused)
+        else:
+            self.cut("upstream_closed")
+
+    def bad_request_body(self, refused: Refused) -> None:
+        """The client's chunks are malformed: the server sees its request cut short."""
+        if self.state is State.ANSWERING:
+            self._drop_server("")
+            self.down.break_off(reset=self.breaks_by_reset)
+            self.client_gone()
+        else:
+            self.leave_queues()
+            self.answer(replies.refused(refused))
+
+    def leave_queues(self) -> None:
+        """Wait for nothing any more: neither for a release nor for a connection."""
+        if self.state is State.HELD and self.service is not None:
+            self.service.held.remove(self)
+        elif self.state is State.CONNECTING and self.pool is not None and self in self.pool.waiting:
+            self.pool.waiting.remove(self)
+
+    def body_too_large(self) -> None:
+        """A chunked body has grown beyond the limit."""
+        if self.state is State.ANSWERING:
+            self.cut("timeout")
+        else:
+            self.leave_queues()
+            self.answer(replies.BODY_TOO_LARGE)
+
+    def timed_out(self) -> None:
+        """The deadline that the client's connection keeps for this exchange has passed."""
+        state = self.state
+        self.leave_queues()
+        if state is State.HELD:
+            self.answer(replies.HOLD_TIMEOUT)
+        elif state is State.CONNECTING:
+            self.answer(replies.POOL_TIMEOUT)
+        elif state is State.ASKED:
+            assert self.pool is not None
+            if self.body_done:
+                self.pool.trouble("no answer in time")
+                self._not_retried("timed_out")
+                self._drop_server("")
+                self.answer(replies.FIRST_BYTE_TIMEOUT)
+            else:
+                self._drop_server("")
+                self.answer(replies.BODY_TIMEOUT)
+        else:
+            self.cut("timeout")
+
+    def _not_retried(self, reason: str) -> None:
+        assert self.service is not None
+        index = self.service.base + S_NOT_RETRIED + NOT_RETRIED_REASONS.index(reason)
+        self.worker.words[index] += 1
+
+    def _drop_server(self, trouble: str) -> None:
+        """End the attempt under way; its connection cannot be used again."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
+        if trouble and self.pool is not None:
+            self.pool.trouble(trouble)
+
+    def answer(self, reply: replies.Reply) -> None:
+        """Answer the client ourselves. Only before a response's head has been passed on."""
+        self._drop_server("")
+        self.status = reply.status
+        words = self.worker.words
+        index = proxy_code_index(reply.status)
+        if self.upstream is not None:
+            words[self.upstream.base + U_PROXY + index] += 1
+        elif self.service is not None:
+            words[self.service.base + S_PROXY + index] += 1
+        else:
+            words[self.worker.serving.unmatched + S_PROXY + index] += 1
+        self.bytes_out = self.down.reply(
+            reply, self.head, self.request_id, close=not self.body_done
+        )
+        self._end("answered_by_proxy", monotonic_ns() // 1000)
+
+    def cut(self, reason: str) -> dict[str, object]:
+        """End an exchange whose head was passed on, visibly unclean; return the receipt's entry.
+
+        Also for what a drain's deadline ends before an answer began: that gets a 503 first,
+        as an answer is still possible, and counts as cut all the same.
+        """
+        entry = self._entry(reason)
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abandon()
+        self.leave_queues()
+        words = self.worker.words
+        index = CUT_REASONS.index(reason)
+        if self.upstream is not None:
+            words[self.upstream.base + U_CUT + index] += 1
+        elif self.service is not None:
+            words[self.service.base + S_CUT + index] += 1
+        else:
+            words[self.worker.serving.unmatched + S_CUT + index] += 1
+        down = self.down
+        if self.state in (State.ANSWERING, State.TUNNEL):
+            down.break_off(reset=self.breaks_by_reset)
+        else:
+            self.status = replies.CUT.status
+            down.reply(replies.CUT, self.head, self.request_id, close=True)
+        self._end("cut", monotonic_ns() // 1000)
+        return entry
+
+    def _entry(self, reason: str) -> dict[str, object]:
+        return {
+            "method": self.head.method.decode("ascii", "replace"),
+            "path": self.head.path[:PATH_BYTES].decode("utf-8", "replace"),
+            "age_seconds": round((monotonic_ns() // 1000 - self.started_us) / 1e6, 3),
+            "class": self.kind.name.lower(),
+            "reason": reason,
+        }
+
+    def client_gone(self) -> None:
+        """The client has gone: its server is left in peace."""
+        self.leave_queues()
+        if self.state is State.TUNNEL:
+            self.tunnel_closed()
+            return
+        self._drop_server("")
+        words = self.worker.words
+        if self.upstream is not None:
+            words[self.upstream.base + U_ABORTED] += 1
+        elif self.service is not None:
+            words[self.service.base + S_ABORTED] += 1
+        else:
+            words[self.worker.serving.unmatched + S_ABORTED] += 1
+        self._end("client_aborted", monotonic_ns() // 1000)
+
+    def _end(self, outcome: str, now_us: int) -> None:
+        """Exactly one outcome has been counted; free what the exchange held."""
+        worker = self.worker
+        pool = self.pool
+        if pool is not None:
+            pool.in_flight -= 1
+        if self.inflight != NO_SLOT:
+            worker.words[self.inflight] = 0
+            worker.free_inflight.append((self.inflight - worker.inflight_base) // INFLIGHT_WORDS)
+        self.state = State.ENDED
+        self.stash = []
+        if worker.access_log is not None:
+            worker.access_log.add(self, outcome, now_us)
+        self.down.exchange_ended()
+
+
+_FAILURE_REPLIES: Final = {
+    Failure.CONNECT_FAILED: replies.CONNECT_FAILED,
+    Failure.CONNECT_TIMEOUT: replies.CONNECT_TIMEOUT,
+    Failure.REUSED_CLOSED: replies.UPSTREAM_CLOSED,
+    Failure.CLOSED_BEFORE_ANSWER: replies.UPSTREAM_CLOSED,
+}

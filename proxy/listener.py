@@ -1,0 +1,63 @@
+"""Accept client connections on the sockets that the supervisor handed over.
+
+A worker serves the sockets that are its own or everybody's, and those of a worker that is
+dead, hung or gone, for as long as that has no successor: new connections queue there, and
+nobody else would answer them.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+SHARED: Final = -1
+"""Owner of a socket that all workers accept from."""
+BACKLOG: Final = 4096
+
+
+class Listener:
+    """One listening socket, accepted from or not."""
+
+    __slots__ = ("_factory", "_server", "bind", "owner", "socket")
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        bind: str,
+        owner: int,
+        factory: Callable[[], asyncio.Protocol],
+    ) -> None:
+        self.socket = listening
+        self.bind = bind
+        self.owner = owner
+        self._factory = factory
+        self._server: asyncio.Server | None = None
+
+    @property
+    def accepting(self) -> bool:
+        return self._server is not None
+
+    async def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Accept from now on; the socket itself stays open whatever happens to the server."""
+        if self._server is not None:
+            return
+        copy = self.socket.dup()
+        if self.socket.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(self._factory, sock=copy, backlog=BACKLOG)
+        else:
+            self._server = await loop.create_server(self._factory, sock=copy, backlog=BACKLOG)
+
+    def stop(self) -> None:
+        """Accept no more. What is queued waits for whoever accepts from the socket next."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    def close(self) -> None:
+        self.stop()
+        self.socket.close()
+
+
+def to_serve(owner: int, worker: int, live: frozenset[int]) -> bool:
+    """Is worker `worker` to accept from a socket of `owner`, when `live` workers serve?"""
+    return owner in (worker, SHARED) or owner not in live

@@ -1,0 +1,231 @@
+"""One server of an upstream, as this worker knows it: its kept connections and its troubles.
+
+Idle connections are used last in, first out: the most recently used one is the least likely
+to have been closed by the server at that very moment. One that has read an end of file or
+unasked bytes has left the pool in the callback that read them, so it is never used again.
+"""
+
+import asyncio
+import select
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from turnout.config.model import Address, AddressKind
+from turnout.config.table import TablePool, TableServer
+from turnout.proxy.commands import Passive
+
+if TYPE_CHECKING:
+    from turnout.proxy.exchange import Exchange
+    from turnout.proxy.upstream import UpstreamConnection
+    from turnout.proxy.worker import Worker
+
+KEEP_ALIVE_MARGIN_S: Final = 1.0
+"""A server that announces `Keep-Alive: timeout=5` may count from before we saw its answer, so
+its connection is given up this much earlier."""
+SUSPECT_AFTER: Final = 3
+"""Connection errors in a row after which this worker avoids a server by itself."""
+SUSPECT_S: Final = 2.0
+
+
+class ServerPool:
+    """A server's connections in this worker. Counts are of this worker alone."""
+
+    __slots__ = (
+        "_poll",
+        "address",
+        "answered",
+        "connect_errors",
+        "connecting",
+        "endpoint",
+        "errors_5xx",
+        "health_slot",
+        "idle",
+        "in_flight",
+        "last_error",
+        "open",
+        "policy",
+        "reported",
+        "retired",
+        "suspect_until_s",
+        "target",
+        "troubles",
+        "waiting",
+        "worker",
+    )
+
+    def __init__(self, worker: "Worker", server: TableServer, policy: TablePool) -> None:
+        self.worker = worker
+        self.endpoint = server.endpoint
+        self.address = server.address
+        self.target = Address.parse(server.endpoint)
+        self.health_slot = server.health_slot
+        self.policy = policy
+        self.idle: list[UpstreamConnection] = []
+        self.waiting: deque[Exchange] = deque()
+        self.connecting: set[asyncio.Task[None]] = set()
+        self.open = 0
+        self.in_flight = 0
+        self.retired = False
+        self.suspect_until_s = 0.0
+        self._poll = select.poll()
+        # What real traffic showed since the last report.
+        self.answered = 0
+        self.errors_5xx = 0
+        self.connect_errors = 0
+        self.troubles = 0
+        self.last_error = ""
+        self.reported = True
+
+    # ------------------------------------------------------------ connections
+
+    def take_idle(self, now_s: float, *, certain: bool) -> "UpstreamConnection | None":
+        """Return the most recently used idle connection that may still be used, or None.
+
+        With `certain`, for a request that may not be sent twice, the socket is asked whether
+        anything has come in meanwhile (an end of file, as a rule) that the loop has not read
+        yet: one system call, which leaves of the keep-alive race only the network's delay.
+        """
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.expires_s <= now_s or (certain and self._has_input(connection)):
+                connection.close()
+            else:
+                return connection
+        return None
+
+    def _has_input(self, connection: "UpstreamConnection") -> bool:
+        descriptor = connection.descriptor
+        self._poll.register(descriptor, select.POLLIN)
+        try:
+            return bool(self._poll.poll(0))
+        finally:
+            self._poll.unregister(descriptor)
+
+    def give_back(self, connection: "UpstreamConnection", now_s: float) -> None:
+        """Keep a connection whose answer is complete, hand it on, or close it."""
+        policy = self.policy
+        if self.waiting:
+            self._hand_on(connection)
+        elif self.retired or len(self.idle) >= policy.idle_max:
+            connection.close()
+        else:
+            idle_s = policy.idle_timeout_s
+            announced = connection.keep_alive_s
+            if announced is not None and announced - KEEP_ALIVE_MARGIN_S < idle_s:
+                idle_s = announced - KEEP_ALIVE_MARGIN_S
+            if idle_s <= 0:
+                connection.close()
+                return
+            connection.expires_s = now_s + idle_s
+            self.idle.append(connection)
+
+    def _hand_on(self, connection: "UpstreamConnection") -> None:
+        exchange = self.waiting.popleft()
+        exchange.connected(connection)
+
+    def lost(self, connection: "UpstreamConnection") -> None:
+        """A connection has ended, for whatever reason."""
+        self.open -= 1
+        self.forget(connection)
+        if self.waiting and not self.full:
+            self.connect(self.waiting.popleft())
+
+    def forget(self, connection: "UpstreamConnection") -> None:
+        """An idle connection is not to be used again."""
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    @property
+    def full(self) -> bool:
+        limit = self.policy.connections_max
+        return 0 < limit <= self.open
+
+    def connect(self, exchange: "Exchange") -> None:
+        """Open a connection for `exchange`, or let it wait for one at the limit."""
+        if self.full:
+            self.waiting.append(exchange)
+            return
+        self.open += 1
+        task = self.worker.loop.create_task(self._connect(exchange))
+        self.connecting.add(task)
+        task.add_done_callback(self.connecting.discard)
+
+    async def _connect(self, exchange: "Exchange") -> None:
+        """Connect and tell the exchange. A task for each new connection, not each request."""
+        from turnout.proxy.upstream import UpstreamConnection
+
+        ticket = exchange.attempt_number
+        loop = self.worker.loop
+        timeout_s = self.worker.table.timeouts.connect_s
+        try:
+            async with asyncio.timeout(timeout_s or None):
+                if self.target.kind is AddressKind.UNIX:
+                    _, connection = await loop.create_unix_connection(
+                        lambda: UpstreamConnection(self), self.target.path
+                    )
+                else:
+                    _, connection = await loop.create_connection(
+                        lambda: UpstreamConnection(self), self.target.host, self.target.port
+                    )
+        except OSError as error:  # TimeoutError is one
+            self.open -= 1
+            late = isinstance(error, TimeoutError)
+            self.trouble("connect timed out" if late else f"connect: {error.strerror or error}")
+            if exchange.waits_for(ticket):
+                exchange.connect_failed("connect_timeout" if late else "connect_failed")
+            if self.waiting and not self.full:
+                self.connect(self.waiting.popleft())
+            return
+        if exchange.waits_for(ticket):
+            exchange.connected(connection)
+        else:  # the client went away meanwhile
+            self.give_back(connection, self.worker.now_s)
+
+    def close_idle(self) -> None:
+        for connection in self.idle:
+            connection.close()
+        self.idle.clear()
+
+    def reap(self, now_s: float) -> None:
+        """Close what has been idle for too long. The oldest stand first."""
+        idle = self.idle
+        if idle and idle[0].expires_s <= now_s:
+            kept = [connection for connection in idle if connection.expires_s > now_s]
+            for connection in idle:
+                if connection.expires_s <= now_s:
+                    connection.close()
+            self.idle = kept
+
+    # ------------------------------------------------------------ what traffic shows
+
+    def usable(self, health: int, now_s: float) -> bool:
+        """May this server be chosen, by its health word and by what this worker met itself?"""
+        return health != 2 and self.suspect_until_s <= now_s
+
+    def answered_with(self, status: int) -> None:
+        """Count an answer's head for the prober."""
+        self.answered += 1
+        self.errors_5xx = self.errors_5xx + 1 if status >= 500 else 0
+        self.troubles = 0
+        self.reported = False
+
+    def trouble(self, error: str) -> None:
+        """Count a failed attempt (refused, timed out, closed without an answer)."""
+        self.connect_errors += 1
+        self.troubles += 1
+        self.last_error = f"{self.endpoint}: {error}"
+        self.reported = False
+        if self.troubles >= SUSPECT_AFTER:
+            self.suspect_until_s = self.worker.now_s + SUSPECT_S
+
+    def report(self) -> Passive | None:
+        """Return what is new since the last report, and begin a new period."""
+        if self.reported:
+            return None
+        passive = Passive(
+            self.health_slot, self.answered, self.errors_5xx, self.connect_errors, self.last_error
+        )
+        self.answered = self.connect_errors = 0
+        self.last_error = ""
+        self.reported = True
+        return passive

@@ -1,0 +1,231 @@
+"""A connection to a server: writes requests, reads responses. I/O shell.
+
+It finds heads and the ends of bodies in what comes in and tells its exchange; what a head
+means is decided in `response_head.py` and `framing.py`.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from turnout.proxy.framing import BodyKind, ChunkedDecoder, Passing, Refused, chunk
+from turnout.proxy.response_head import parse_response
+
+if TYPE_CHECKING:
+    from turnout.proxy.exchange import Exchange
+    from turnout.proxy.pool import ServerPool
+    from turnout.proxy.tunnel import Tunnel
+
+INTERIM_MAX: Final = 32
+"""1xx heads before the final one; a server that sends more is taken for broken."""
+HEAD_BYTES_MAX: Final = 64 * 1024
+"""Of a response. Not the clients' limit: servers send longer heads than they accept."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a server. `exchange` is None while it is idle in the pool."""
+
+    __slots__ = (
+        # for the connection's life
+        "pool", "transport", "descriptor", "answers", "expires_s", "keep_alive_s", "lost",
+        # for one exchange
+        "body", "buffer", "decoder", "exchange", "interims", "keep", "method", "remaining",
+        "tunnel", "upgrade_asked",
+    )  # fmt: skip
+
+    def __init__(self, pool: "ServerPool") -> None:
+        self.pool = pool
+        self.answers = 0
+        self.expires_s = 0.0
+        self.keep_alive_s: float | None = None
+        self.lost = False
+        self.exchange: Exchange | None = None
+        self.tunnel: Tunnel | None = None
+        self.body: BodyKind | None = None
+        self.buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.descriptor: int = transport.get_extra_info("socket").fileno()
+
+    # ------------------------------------------------------------ for the exchange
+
+    def ask(self, exchange: "Exchange", method: bytes, *, upgrade_asked: bool) -> None:
+        """The connection is `exchange`'s until `finished` or `abandon`."""
+        self.exchange = exchange
+        self.method = method
+        self.upgrade_asked = upgrade_asked
+        self.body = None
+        self.buffer = b""
+        self.interims = 0
+        self.keep = False
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def finished(self) -> None:
+        """The answer is complete and the request too: back to the pool, if both agree."""
+        self.exchange = None
+        self.answers += 1
+        if self.lost:
+            return
+        if self.keep:
+            self.body = None
+            self.pool.give_back(self, self.pool.worker.now_s)
+        else:
+            self.transport.close()
+
+    def abandon(self) -> None:
+        """The exchange is over before its end: what may still come is nobody's."""
+        self.exchange = None
+        self.tunnel = None
+        if not self.lost:
+            self.transport.abort()
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def pause(self) -> None:
+        """A stalled client must not make us hold its whole response: stop reading."""
+        if not self.lost:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self.lost:
+            self.transport.resume_reading()
+
+    # ------------------------------------------------------------ from the transport
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            # Unasked bytes on an idle connection: the next answer would begin with them.
+            self.keep = False
+            if not self.lost:
+                self.pool.forget(self)
+                self.transport.abort()
+            return
+        if self.tunnel is not None:
+            self.tunnel.from_server(data)
+        elif self.body is None:
+            self._heads(exchange, data)
+        else:
+            out, ended = self._body(data)
+            if out:
+                exchange.response_data(out)
+            if ended and self.exchange is exchange:
+                exchange.response_end()
+
+    def _heads(self, exchange: "Exchange", data: bytes) -> None:
+        """Read heads up to the final one and pass it on with the body's beginning."""
+        if self.buffer:
+            data = self.buffer + data
+            self.buffer = b""
+        while True:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if len(data) > HEAD_BYTES_MAX:
+                    exchange.bad_response(
+                        Refused(502, "head_too_large", "The answer's head is too large.")
+                    )
+                elif b"\n\n" in data:
+                    exchange.bad_response(Refused(502, "bare_lf", "A line ends in a bare LF."))
+                else:
+                    self.buffer = data
+                return
+            try:
+                head = parse_response(
+                    data[:end], request_method=self.method, upgrade_asked=self.upgrade_asked
+                )
+            except Refused as refused:
+                exchange.bad_response(refused)
+                return
+            data = data[end:]
+            if head.status >= 200 or head.status == 101:
+                break
+            self.interims += 1
+            if self.interims > INTERIM_MAX:
+                exchange.bad_response(Refused(502, "interim_flood", "Too many 1xx answers."))
+                return
+            exchange.interim(head)
+            if not data:
+                return
+        self.keep = head.keep_alive
+        self.keep_alive_s = head.keep_alive_timeout_s
+        if head.status == 101:
+            exchange.tunnelled(head, data)
+            return
+        self.body = kind = head.body
+        if kind is BodyKind.NONE:
+            if data:
+                self.keep = False
+            exchange.response_head(head, b"")
+            ended = True
+        else:
+            exchange.passing = head.passing(exchange.head.version_minor)
+            self.remaining = head.content_length
+            if kind is BodyKind.CHUNKED:
+                self.decoder = ChunkedDecoder(502)
+            out, ended = self._body(data) if data else (b"", False)
+            if self.exchange is not exchange:
+                return  # refused in the body's first bytes
+            exchange.response_head(head, out)
+        if ended and self.exchange is exchange:
+            exchange.response_end()
+
+    def _body(self, data: bytes) -> tuple[bytes, bool]:
+        """Return (what the client gets for `data`, whether the body has ended)."""
+        kind = self.body
+        if kind is BodyKind.LENGTH:
+            self.remaining -= len(data)
+            if self.remaining > 0:
+                return data, False
+            if self.remaining < 0:
+                # Bytes behind the end: whoever asked next would get them as his answer.
+                self.keep = False
+                data = data[: self.remaining]
+            return data, True
+        exchange = self.exchange
+        assert exchange is not None
+        how = exchange.passing
+        if kind is BodyKind.UNTIL_CLOSE:
+            return (chunk(data) if how is Passing.CHUNK else data), False
+        decoder = self.decoder
+        out = decoder.decode(data) if how is Passing.DECHUNK else decoder.reencode(data)
+        if decoder.fault is not None:
+            self.keep = False
+            if out and exchange.answering:
+                exchange.response_data(out)
+            exchange.bad_response_body(decoder.fault)
+            return b"", False
+        if decoder.finished and decoder.leftover:
+            self.keep = False
+        return out, decoder.finished
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if self.tunnel is not None:
+            return self.tunnel.server_eof()
+        if exchange is not None and self.body is BodyKind.UNTIL_CLOSE:
+            self.keep = False
+            if exchange.passing is Passing.CHUNK:
+                exchange.response_data(b"0\r\n\r\n")
+            exchange.response_end()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self.pool.lost(self)
+        exchange, self.exchange = self.exchange, None
+        tunnel, self.tunnel = self.tunnel, None
+        if tunnel is not None:
+            tunnel.server_gone()
+        elif exchange is not None:
+            exchange.upstream_lost(str(error) if error is not None else "closed by the server")
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.down.pause_body()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.down.resume_body()
