@@ -38,7 +38,7 @@ class Problem:
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
         what = f"{self.key} is {self.found}; " if self.key else ""
-        end = "" if self.remedy.endswith((".", "?", "]")) else "."
+        end = "" if self.remedy.endswith((".", "?")) else "."
         return f"{where}: {what}{self.remedy}{end}"
 
 
@@ -81,8 +81,10 @@ def read_document(text: str, *, file: str, environ: Mapping[str, str]) -> Docume
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        what = error.problem or error.context or "it cannot be read"
-        raise SettingsError((Problem(file, line, "", "", f"not valid YAML: {what}"),)) from None
+        what = f"not valid YAML: {error.problem or error.context or 'it cannot be read'}"
+        if "${" in text.split("\n")[line - 1]:
+            what += ". Between braces or brackets, put ${…} in quotes"
+        raise SettingsError((Problem(file, line, "", "", what),)) from None
     except YAMLError as error:
         # No position, and its text may quote the file: only its kind is told.
         what = (

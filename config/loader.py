@@ -12,14 +12,17 @@ import difflib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from turnout.config.document import (
     Document,
@@ -101,8 +104,12 @@ def load_text(
     try:
         settings = Settings.model_validate(document.data, context={BASE: base or Path.cwd()})
     except ValidationError as error:
-        problems = sorted(_problems(error, document, file), key=lambda problem: problem.line or 0)
-        raise SettingsError(tuple(problems)) from None
+        problems = (
+            replace(problem, remedy=_without_values(problem, environ))
+            for problem in _problems(error, document, file)
+        )
+        in_order = sorted(problems, key=lambda problem: problem.line or 0)
+        raise SettingsError(tuple(in_order)) from None
     return settings.to_configuration(
         source=source, workers=default_workers(), runtime_dir=default_runtime_dir(environ)
     )
@@ -199,7 +206,10 @@ def default_workers(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def _problems(error: ValidationError, document: Document, file: str) -> Iterator[Problem]:
-    for entry in error.errors(include_url=False, include_input=False):
+    entries = error.errors(include_url=False, include_input=False)
+    for entry in entries:
+        if entry["type"] == "too_short" and any(_inside_of(entry, other) for other in entries):
+            continue  # it is short only because what it has is wrong
         if entry["type"] == CONFLICTS:
             for place, remedy in entry["ctx"][CONFLICTS]:
                 yield _problem(document, file, place, _found(document, place), remedy)
@@ -213,6 +223,22 @@ def _problems(error: ValidationError, document: Document, file: str) -> Iterator
             yield _problem(document, file, place, "missing", _needed(place))
         else:
             yield _problem(document, file, place, _found(document, place), _remedy(entry))
+
+
+def _without_values(problem: Problem, environ: Mapping[str, str]) -> str:
+    """The remedy with each variable's name in the place of its value, which may be a secret."""
+    remedy = problem.remedy
+    for name in re.findall(r"\$\{(\w+)", problem.found):
+        value = environ.get(name, "")
+        # A shorter one is no secret, and its digits may stand in the remedy by themselves.
+        if len(value) >= 4:
+            remedy = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", f"${{{name}}}", remedy)
+    return remedy
+
+
+def _inside_of(outer: ErrorDetails, inner: ErrorDetails) -> bool:
+    place = outer["loc"]
+    return len(inner["loc"]) > len(place) and inner["loc"][: len(place)] == place
 
 
 def _problem(document: Document, file: str, place: Place, found: str, remedy: str) -> Problem:
@@ -263,7 +289,7 @@ def _found(document: Document, place: Place) -> str:
     return mark.found
 
 
-def _remedy(entry: Any) -> str:
+def _remedy(entry: ErrorDetails) -> str:
     context = entry.get("ctx", {})
     match entry["type"]:
         case "value_error":
