@@ -120,36 +120,39 @@ class RoutingTable:
     """Listener's bind -> path that a worker answers itself."""
 
 
+def document(table: RoutingTable) -> dict[str, Any]:
+    """Return the table as plain data, as its file and a plan hold it."""
+    return {**asdict(table), "format": FORMAT}
+
+
 def encode(table: RoutingTable) -> bytes:
     """Return the table as the bytes of its file."""
-    document = asdict(table)
-    document["format"] = FORMAT
-    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    return json.dumps(document(table), separators=(",", ":"), sort_keys=True).encode()
 
 
 def decode(data: bytes) -> RoutingTable:
     """Return the table that `encode` wrote. Raises TableError for anything else."""
     try:
-        document: dict[str, Any] = json.loads(data)
-        found = document.pop("format")
+        fields: dict[str, Any] = json.loads(data)
+        found = fields.pop("format")
     except (ValueError, KeyError, AttributeError) as error:
         raise TableError(f"not a routing table: {error}") from error
     if found != FORMAT:
         raise TableError(f"routing table of format {found}; this program reads format {FORMAT}")
     try:
         return RoutingTable(
-            number=document["number"],
-            services=tuple(_service(entry) for entry in document["services"]),
-            timeouts=TableTimeouts(**document["timeouts"]),
-            limits=TableLimits(**document["limits"]),
-            pool=TablePool(**document["pool"]),
-            trust_forwarded=tuple(document["trust_forwarded"]),
-            via=document["via"],
-            access_log=document["access_log"],
-            health_paths=document["health_paths"],
+            number=fields["number"],
+            services=tuple(_service(entry) for entry in fields["services"]),
+            timeouts=TableTimeouts(**fields["timeouts"]),
+            limits=TableLimits(**fields["limits"]),
+            pool=TablePool(**fields["pool"]),
+            trust_forwarded=tuple(fields["trust_forwarded"]),
+            via=fields["via"],
+            access_log=fields["access_log"],
+            health_paths=fields["health_paths"],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise TableError(f"routing table {document.get('number')} is not whole: {error}") from error
+        raise TableError(f"routing table {fields.get('number')} is not whole: {error}") from error
 
 
 def _service(entry: dict[str, Any]) -> TableService:

@@ -22,7 +22,11 @@ VERSION: Final = 1
 WORKERS_SOCKET: Final = "workers.sock"
 SUPERVISOR_SOCKET: Final = "supervisor.sock"
 LOCK_FILE: Final = "lock"
+CONTROL_LOCK_FILE: Final = "control.lock"
+"""Held by control for its life, with its process id in it: there is never a second one."""
 PLAN_FILE: Final = "plan.json"
+LISTENING_FILE: Final = "listening.json"
+"""`{"listeners": {bind: address}, "pid": supervisor}`: where is listened when a port was 0."""
 DIED_PREFIX: Final = "died-"
 """Files that name what a dead worker had in flight: `died-<time_ns>-<worker>.json`, a `Died`."""
 

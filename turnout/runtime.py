@@ -1,0 +1,170 @@
+"""The runtime directory: made, locked, and its shared files put in place by the supervisor."""
+
+import fcntl
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from turnout.proxy.commands import LOCK_FILE, PLAN_FILE, Plan, encode_plan, table_file
+from turnout.proxy.scoreboard import (
+    HEALTH_BYTES,
+    HEALTH_FILE,
+    NEWEST_EPOCH,
+    ROUTING_BYTES,
+    ROUTING_FILE,
+    SCOREBOARD_FILE,
+    TABLE_IN_FORCE,
+    Geometry,
+    Scoreboard,
+    SharedMemoryError,
+    SharedWords,
+    service_word_index,
+)
+
+REGIONS_MIN: Final = 8
+
+
+class RuntimeDirectoryError(Exception):
+    """A runtime directory that cannot be used; the text says why and what to do."""
+
+
+class RuntimeDirectory:
+    """The directory, locked for as long as this object lives."""
+
+    __slots__ = ("_lock", "path")
+
+    def __init__(self, path: Path) -> None:
+        """Make it and lock it. Raises RuntimeDirectoryError when that cannot be done."""
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = path.stat()
+        except OSError as error:
+            raise RuntimeDirectoryError(
+                f"runtime_dir {path} cannot be made: {error.strerror}. Choose another one"
+            ) from error
+        if found.st_uid != os.geteuid():
+            raise RuntimeDirectoryError(
+                f"runtime_dir {path} belongs to user {found.st_uid}, who could read and change "
+                f"what is in it. Choose another one"
+            )
+        path.chmod(0o700)
+        self._lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            raise RuntimeDirectoryError(
+                f"runtime_dir {path} is in use by another `turnout run`, process {holder}. "
+                f"Stop it, or choose another runtime_dir"
+            ) from error
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    @property
+    def warning(self) -> str:
+        """Why the directory is not a good one, or nothing."""
+        kind = _file_system(self.path)
+        if kind in ("tmpfs", "ramfs", ""):
+            return ""
+        return (
+            f"runtime_dir {self.path} is on {kind}: shared memory there is written to disk. "
+            f"Choose a directory on a tmpfs, such as /run/turnout"
+        )
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file as a whole: a reader sees the old or the new one."""
+        unfinished = self.path / f".{name}.new"
+        descriptor = os.open(
+            unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+        )
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.rename(unfinished, self.path / name)
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+
+def _file_system(path: Path) -> str:
+    """The kind of file system that `path` is on, or nothing where that cannot be told."""
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    # proc(5): mount id, parent id, major:minor, …, "-", file system, …
+    kinds = [line.split(" - ", 1)[1].split()[0] for line in lines if line.split()[2] == number]
+    return kinds[-1] if kinds else ""
+
+
+class SharedFiles:
+    """The three shared files of the runtime directory, mapped."""
+
+    __slots__ = ("health", "routing", "scoreboard")
+
+    def __init__(self, directory: Path, plan: Plan, *, taken_over: bool) -> None:
+        """Map them, made where they are missing.
+
+        With `taken_over`, workers of an earlier supervisor still use them: nothing that they
+        rely on is replaced. Raises SharedMemoryError when there is no room.
+        """
+        self.routing = _words(directory / ROUTING_FILE, ROUTING_BYTES)
+        self.health = _words(directory / HEALTH_FILE, HEALTH_BYTES)
+        self.scoreboard = _scoreboard(directory, plan, taken_over=taken_over)
+
+    def begin(self, directory: RuntimeDirectory, plan: Plan, *, taken_over: bool) -> None:
+        """Put the plan's table, words and health in force.
+
+        The order matters to whoever is reading already: the table's file before the word
+        that names it, a service's word before the newest epoch.
+        """
+        number = int(plan.table["number"])
+        directory.write(table_file(number), json.dumps(plan.table).encode())
+        directory.write(PLAN_FILE, encode_plan(plan))
+        if not taken_over:
+            # The words of a service that is gone must not outlive a reused directory; health
+            # that nobody has looked at since is no better than none.
+            self.routing.octets[:] = bytes(ROUTING_BYTES)
+            self.health.octets[:] = bytes(HEALTH_BYTES)
+            for slot, word in plan.health:
+                self.health.words[slot] = word
+        for slot, word in plan.words:
+            self.routing.words[service_word_index(slot)] = word
+        self.routing.words[NEWEST_EPOCH] = plan.epoch
+        self.routing.words[TABLE_IN_FORCE] = number
+
+
+def _words(path: Path, size: int) -> SharedWords:
+    try:
+        return SharedWords(path, size, create=False)
+    except FileNotFoundError:
+        return SharedWords(path, size, create=True)
+    except SharedMemoryError:
+        # Cut short by something else than Turnout: nobody can be using it.
+        path.unlink()
+        return SharedWords(path, size, create=True)
+
+
+def _scoreboard(directory: Path, plan: Plan, *, taken_over: bool) -> Scoreboard:
+    # Twice the workers are alive while each is replaced, and some more may be draining.
+    wanted = Geometry(
+        regions=max(REGIONS_MIN, 3 * plan.workers),
+        services=plan.service_capacity,
+        inflight=plan.inflight_slots,
+    )
+    if (directory / SCOREBOARD_FILE).exists():
+        try:
+            there = Scoreboard.open(directory)
+        except SharedMemoryError:
+            there = None  # of another layout: its counters cannot go on
+        if there is not None:
+            fits = there.geometry.services >= wanted.services
+            if there.geometry == wanted or (taken_over and fits):
+                return there
+            there.memory.close()
+    return Scoreboard.create(directory, wanted, secrets.randbits(63))
