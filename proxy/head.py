@@ -214,8 +214,8 @@ def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
     if not _llhttp_is_clean:
         _llhttp.__init__(_listener)  # type: ignore[misc]  # as good as a new one, 0.2 us
     _llhttp_is_clean = False
-    del _pending[:]
-    _pending.append(True)
+    if not _pending:
+        _pending.append(True)
     stopped = False
     try:
         _llhttp.feed_data(wire)

@@ -11,14 +11,20 @@ from typing import Final
 import httptools
 
 from turnout.proxy.fields import (
-    NO_OPTIONS,
     UPGRADES,
     connection_options,
     drop_named,
     field_fault,
     field_scan,
 )
-from turnout.proxy.framing import BodyKind, Passing, Refused, body_end_of_response, passing
+from turnout.proxy.framing import (
+    BodyKind,
+    Passing,
+    Refused,
+    body_end_of_response,
+    content_length,
+    passing,
+)
 
 
 @dataclass(slots=True)
@@ -50,12 +56,12 @@ class ResponseHead:
         return passing(self.body, client_version_minor)
 
 
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9]) ([\t -~\x80-\xff]*)\r\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9]) [\t -~\x80-\xff]*\r\n")
 
 # Hot: as in head.py.
 _TREE: Final = rb"""
 \n(?=[CcTtUuXxKkPp])(?:
- [Cc][Oo][Nn](?:[Tt](?i:ent)-(?:(?i:length)@length|[Tt](?i:ype):[ \t]*(?i:(?P<events>text/event-stream)))
+ [Cc][Oo][Nn](?:[Tt](?i:ent)-(?:[Ll](?i:ength)@length|[Tt](?i:ype):[ \t]*(?i:(?P<events>text/event-stream)))
   |[Nn](?i:ection)@connection)
 |[Tt][Rr](?i:ansfer-encoding)@coding
 |[Uu][Pp](?i:grade)@upgrade
@@ -71,10 +77,15 @@ _CONNECTION: Final = _KINDS["connection"]
 _KEEP_ALIVE: Final = _KINDS["keep_alive"]
 _CODING: Final = _KINDS["coding"]
 _UPGRADE: Final = _KINDS["upgrade"]
-_BODY_NONE: Final = BodyKind.NONE
+_NO_BODY: Final = BodyKind.NONE
+_LENGTH_BODY: Final = BodyKind.LENGTH
+_CHUNKED_BODY: Final = BodyKind.CHUNKED
+TIMEOUTS_REMEMBERED: Final = 256
 
 
 class _Listener:
+    """As in head.py."""
+
     def __init__(self, pending: list[bool]) -> None:
         self.on_message_complete = pending.pop
 
@@ -89,8 +100,8 @@ def parse_response(
 ) -> ResponseHead:
     """Read a whole head, from its first byte to the last of the blank line.
 
-    `request_method` is what it answers; `upgrade_asked` whether the request that was
-    sent on asked for another protocol. Raises Refused(502); then the server's connection is not to
+    `request_method` is what it answers; `upgrade_asked` whether the request that was sent on
+    asked for another protocol. Raises Refused(502); then the server's connection is not to
     be used again.
     """
     line = _STATUS_LINE.match(head)
@@ -99,8 +110,8 @@ def parse_response(
     if fields_max and head.count(b"\n") > fields_max + 2:
         raise Refused(502, "too_many_fields", "The server's answer has too many fields.")
     _llhttp.__init__(_listener)  # type: ignore[misc]  # as good as a new one, 0.2 us
-    del _pending[:]
-    _pending.append(True)
+    if not _pending:
+        _pending.append(True)
     try:
         _llhttp.feed_data(head)
     except httptools.HttpParserUpgrade:
@@ -108,67 +119,135 @@ def parse_response(
     except httptools.HttpParserError:
         raise field_fault(head, 502) from None
 
-    version_minor = line[1][0] - 48
-    status = int(line[2])
     kept = b""
     position = 0
     length: bytes | None = None
     coding: bytes | None = None
+    connection: bytes | None = None
     timeout_s: float | None = None
-    connections: list[bytes] = []
-    upgrades: list[bytes] = []
     is_event_stream = False
+    others: list[re.Match[bytes]] | None = None
     for field in _FIELDS.finditer(head, line.end() - 1):
         kind = field.lastindex
-        if kind == _LENGTH:
-            if length is not None:
-                raise Refused(502, "several_lengths", "The answer has several lengths.")
+        if kind == _LENGTH and length is None:
             length = field[_LENGTH]
-            if status >= 200 and status != 204:
-                continue
-        elif kind == _EVENTS:
+            continue
+        if kind == _EVENTS:
             is_event_stream = True
             continue
-        elif kind == _CONNECTION:
-            connections.append(field[_CONNECTION])
+        if kind == _CONNECTION and connection is None:
+            connection = field[_CONNECTION]
+        elif kind == _CODING and coding is None:
+            coding = field[_CODING]
         elif kind == _KEEP_ALIVE:
-            timeout_s = _timeout_s(field[_KEEP_ALIVE])
-        elif kind == _CODING:
-            coding = field[_CODING] if coding is None else coding + b"," + field[_CODING]
-        elif kind == _UPGRADE:
-            upgrades.append(field[_UPGRADE])
+            timeout_s = _keep_alive_timeout_s(field[_KEEP_ALIVE])
+        elif kind is not None:
+            others = [field] if others is None else [*others, field]
         begin, end = field.span()
         kept += head[position : begin + 1]
         position = end + 2
     kept += head[position:-2]
 
-    if version_minor == 0:
-        kept = b"HTTP/1.1" + kept[8:]
-    body = body_end_of_response(status, request_method, length, coding, version_minor)
-    keep_alive = version_minor == 1
-    options = NO_OPTIONS
-    if connections and connections != _PLAIN:
-        options = connection_options(connections, 502)
-        kept = drop_named(kept, options)
-        keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
-    elif connections:
-        keep_alive = True
-    if body.kind is BodyKind.UNTIL_CLOSE:
-        keep_alive = False
-    if request_method != b"HEAD":
-        ends = body.kind is _BODY_NONE
-        if ends == bool(_pending):
-            raise Refused(502, "two_readings", "The answer's length can be read in two ways.")
-    upgrade = None
-    if status == 101:
-        upgrade = _upgrade(upgrades, options, upgrade_asked, length, coding)
-        keep_alive = False
+    minor, digits = line.groups()
+    status = int(digits)
+    if (
+        others is not None
+        or minor == b"0"
+        or (connection is not None and connection != b"keep-alive")
+        or status < 200
+        or status == 204
+        or status == 304
+        or request_method == b"HEAD"
+        or (length is None) == (coding is None)
+    ):
+        return _read_unusual(
+            _Found(status, 0 if minor == b"0" else 1, length, coding, connection, others or []),
+            kept,
+            request_method,
+            upgrade_asked,
+            timeout_s,
+            is_event_stream,
+        )
+    # Hot: an answer with a body whose end is declared, on a connection that goes on.
+    if length is not None:
+        number = content_length(length, 502)
+        body = _LENGTH_BODY if number else _NO_BODY
+    elif coding == b"chunked":
+        number = 0
+        body = _CHUNKED_BODY
+    else:
+        raise Refused(502, "unknown_coding", "The Transfer-Encoding is not `chunked` alone.")
+    if (body is _NO_BODY) == bool(_pending):
+        raise _two_readings()
     return ResponseHead(
         status,
-        version_minor,
+        1,
+        body,
+        number,
+        True,
+        timeout_s,
+        None,
+        is_event_stream,
+        kept,
+        body is _CHUNKED_BODY,
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the scan has found in a head that is not of the commonest kind."""
+
+    status: int
+    version_minor: int
+    length: bytes | None
+    coding: bytes | None
+    connection: bytes | None
+    others: list[re.Match[bytes]]
+
+    def all_of(self, kind: int, first: bytes | None = None) -> list[bytes]:
+        values = [] if first is None else [first]
+        return values + [field[kind] for field in self.others if field.lastindex == kind]
+
+
+def _read_unusual(
+    found: _Found,
+    kept: bytes,
+    request_method: bytes,
+    upgrade_asked: bool,
+    timeout_s: float | None,
+    is_event_stream: bool,
+) -> ResponseHead:
+    """Finish a head of another kind: HTTP/1.0, without a body, ended by close, several options."""
+    status, minor = found.status, found.version_minor
+    if len(found.all_of(_LENGTH, found.length)) > 1:
+        raise Refused(502, "several_lengths", "The answer has several lengths.")
+    codings = found.all_of(_CODING, found.coding)
+    coding = b",".join(codings) if codings else None
+    body = body_end_of_response(status, request_method, found.length, coding, minor)
+    # llhttp does not know that it reads the answer to a HEAD.
+    if request_method != b"HEAD" and (body.kind is _NO_BODY) == bool(_pending):
+        raise _two_readings()
+
+    options = connection_options(found.all_of(_CONNECTION, found.connection), 502)
+    keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    dropped = options
+    if status < 200 or status == 204:
+        # RFC 9110, section 8.6: such an answer has no length, whatever it says.
+        dropped = options | {b"content-length"}
+    kept = drop_named(kept, dropped)
+    if minor == 0:
+        kept = b"HTTP/1.1" + kept[8:]
+    upgrade = None
+    if status == 101:
+        if found.length is not None or coding is not None:
+            raise Refused(502, "length_of_101", "The server's 101 declares a body.")
+        upgrade = _upgrade(found.all_of(_UPGRADE), options, upgrade_asked)
+    return ResponseHead(
+        status,
+        minor,
         body.kind,
         body.length,
-        keep_alive,
+        keep_alive and upgrade is None and body.kind is not BodyKind.UNTIL_CLOSE,
         timeout_s,
         upgrade,
         is_event_stream,
@@ -177,29 +256,37 @@ def parse_response(
     )
 
 
-_PLAIN: Final = [b"keep-alive"]
+def _two_readings() -> Refused:
+    return Refused(502, "two_readings", "The answer's length can be read in two ways.")
+
+
 _TIMEOUT: Final = re.compile(rb"(?i:(?:^|[,; \t])timeout[ \t]*=[ \t]*\"?([0-9]{1,9}))")
+_timeouts: dict[bytes, float | None] = {}
 
 
-def _timeout_s(value: bytes) -> float | None:
+def _keep_alive_timeout_s(value: bytes) -> float | None:
+    """Read `timeout=5, max=100`; a server says the same at every answer, so it is remembered."""
+    if value in _timeouts:
+        return _timeouts[value]
     found = _TIMEOUT.search(value)
-    return None if found is None else float(found[1])
+    timeout_s = None if found is None else float(found[1])
+    # `max` counts down: without a bound each answer would be remembered.
+    if len(_timeouts) >= TIMEOUTS_REMEMBERED:
+        _timeouts.clear()
+    _timeouts[value] = timeout_s
+    return timeout_s
 
 
 def _upgrade(
     upgrades: list[bytes],
     options: frozenset[bytes],
     asked: bool,
-    length: bytes | None,
-    coding: bytes | None,
 ) -> bytes:
     if not asked:
         raise Refused(502, "unasked_upgrade", "The server switched protocols unasked.")
     protocol = upgrades[0].strip(b" \t").lower() if len(upgrades) == 1 else b""
     if b"upgrade" not in options or protocol not in UPGRADES:
         raise Refused(502, "wrong_upgrade", "The server switched to another protocol.")
-    if length is not None or coding is not None:
-        raise Refused(502, "length_of_101", "The server's 101 declares a body.")
     return protocol
 
 
@@ -225,7 +312,7 @@ def forward_response(
     elif client_version_minor == 1:
         # A HEAD's answer says what a GET would have had; any other without a body says nothing.
         body = head.body
-        if body is BodyKind.LENGTH or (body is BodyKind.NONE and not head.declares_chunked):
+        if body is _LENGTH_BODY or (body is _NO_BODY and not head.declares_chunked):
             tail = _CLOSE if close else _KEEP
         else:
             tail = _CHUNKED_CLOSE if close else _CHUNKED_KEEP
