@@ -55,6 +55,13 @@ class Database(Ledger):
                 *(at, self._next("revision")),
             )
             return
+        if (row.first, row.second) != (names.first, names.second):
+            running = self.under_way(names.name)
+            if running is not None:
+                raise UpstreamsSwapped(
+                    f"services.{names.name}.upstreams: keep {row.first} and {row.second}, in that"
+                    f" order, until switchover {running.id} has ended (turnout abort)"
+                )
         swapped = row.second == names.first or row.first == names.second
         if swapped and live:
             raise UpstreamsSwapped(

@@ -381,10 +381,11 @@ class HoldStep(Command):
 
 @dataclass(frozen=True, slots=True)
 class Drain(Command):
-    """Wait until the upstream (0, 1) has nothing in flight; at the deadlines, cut the rest."""
+    """Wait until the upstream (0, 1), which `step` took its weight from, has nothing in
+    flight; at the deadlines, which count from that decision, cut the rest."""
 
     upstream: int
-    since: float
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,7 +448,8 @@ def _shifting(switchover: Switchover) -> tuple[Command, ...]:
 def _drain(switchover: Switchover) -> tuple[Command, ...]:
     back = switchover.state is State.ROLLING_BACK
     old = without_weight(switchover.weights_before if back else switchover.steps[-1])
-    return () if old is None else (Drain(old, switchover.entered_at), CloseIdle(old))
+    step = len(switchover.steps) if back else switchover.step_index
+    return () if old is None else (Drain(old, step), CloseIdle(old))
 
 
 def carried_out(switchover: Switchover, at: float) -> Event | None:
