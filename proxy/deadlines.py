@@ -6,7 +6,7 @@ finds those that have passed. A timeout is therefore late by up to `SWEEP_S`, ne
 """
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 SWEEP_S: Final = 0.25
 
@@ -16,6 +16,9 @@ class Waiting(Protocol):
     """By the worker's clock; 0 is never."""
 
 
-def late(waiting: Iterable[Waiting], now_s: float) -> list[Waiting]:
+AnyWaiting = TypeVar("AnyWaiting", bound=Waiting)
+
+
+def late(waiting: Iterable[AnyWaiting], now_s: float) -> list[AnyWaiting]:
     """Return those whose deadline has passed."""
     return [one for one in waiting if 0.0 < one.deadline_s <= now_s]

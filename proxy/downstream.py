@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 PIPELINE_BYTES_MAX: Final = 64 * 1024
 """Read ahead of the request under way; beyond it the client's socket is left to fill."""
-LINGER_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Discarded of what a client still sends after its last answer."""
+LINGER_TOTAL_S: Final = 30.0
+"""How long a client that goes on sending after its last answer is read at most."""
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, 0 seconds: closing sends a reset, the only unclean end that a body which ends
 by close can have."""
@@ -51,10 +51,9 @@ class Downstream(asyncio.Protocol):
         # for the connection's life
         "_hop", "_hop_table", "deadline_s", "exchange", "gone", "health_path",
         "lingering", "paused", "peer", "quiet_since_s", "requests", "transport", "tunnel", "worker",
-        "write_paused", "written_left", "discarded",
+        "write_paused", "written_left", "linger_until_s",
         # for one exchange
-        "body", "body_bytes", "buffer", "close_after", "decoder", "eof", "pumping", "remaining",
-        "starting",
+        "body", "buffer", "close_after", "decoder", "eof", "pumping", "remaining",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", health_path: bytes) -> None:
@@ -70,7 +69,7 @@ class Downstream(asyncio.Protocol):
         self.paused = 0
         self.write_paused = False
         self.written_left = 0
-        self.discarded = 0
+        self.linger_until_s = 0.0
         self.peer: bytes | None = None
         self._hop_table = -1
         self.body: BodyKind | None = None
@@ -78,7 +77,6 @@ class Downstream(asyncio.Protocol):
         self.close_after = False
         self.eof = False
         self.pumping = False
-        self.starting = False
 
     @property
     def closing(self) -> bool:
@@ -104,6 +102,7 @@ class Downstream(asyncio.Protocol):
         self.gone = True
         worker = self.worker
         worker.connections.discard(self)
+        worker.stalled.discard(self)
         worker.words[worker.region_base + R_CONNECTIONS] -= 1
         self.tunnel = None
         exchange = self.exchange
@@ -117,9 +116,9 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if self.lingering:
-            self.discarded += len(data)
-            if self.discarded > LINGER_BYTES_MAX:
-                self.transport.abort()
+            # Discarded. A client that is still sending has not read its answer yet.
+            linger_s = self.worker.table.timeouts.linger_s
+            self.deadline_s = min(self.worker.now_s + linger_s, self.linger_until_s)
         elif self.tunnel is not None:
             self.tunnel.from_client(data)
         elif self.body is not None:
@@ -157,6 +156,7 @@ class Downstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self.worker.stalled.add(self)
         self.written_left = self.transport.get_write_buffer_size()
         exchange = self.exchange
         if exchange is not None and exchange.connection is not None:
@@ -166,6 +166,7 @@ class Downstream(asyncio.Protocol):
         if not self.write_paused:
             return
         self.write_paused = False
+        self.worker.stalled.discard(self)
         exchange = self.exchange
         if exchange is not None and exchange.connection is not None:
             exchange.connection.resume()
@@ -247,8 +248,9 @@ class Downstream(asyncio.Protocol):
         request_id = (head.request_id if hop.trusted else None) or worker.request_id()
         if self.health_path and head.path == self.health_path:
             ready = not worker.draining
-            self.reply(replies.HEALTHY if ready else replies.LEAVING, head, request_id, close=False)
-            self.body_or_close(head)
+            answer = replies.HEALTHY if ready else replies.LEAVING
+            self.reply(answer, head, request_id, close=head.has_body)
+            self.exchange_ended()
             return
         serving = worker.serving
         position = serving.router.find(head.host, head.path)
@@ -261,7 +263,6 @@ class Downstream(asyncio.Protocol):
         refuse = None
         if kind is not BodyKind.NONE:
             self.body = kind
-            self.body_bytes = 0
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
                 self.decoder = ChunkedDecoder(400)
@@ -271,12 +272,6 @@ class Downstream(asyncio.Protocol):
         if self.body is not None and self.buffer and not self.lingering:
             data, self.buffer = self.buffer, b""
             self._body(data)
-
-    def body_or_close(self, head: RequestHead) -> None:
-        """After an answer that no exchange stands behind."""
-        if head.body is not BodyKind.NONE or not head.keep_alive:
-            self.close_after = True
-        self.exchange_ended()
 
     def _look_at_peer(self) -> None:
         """Who is it, and may it say where a request came from? Asked once for each table."""
@@ -458,8 +453,9 @@ class Downstream(asyncio.Protocol):
             return
         self.transport.resume_reading()
         self.write_eof()
-        linger_s = self.worker.table.timeouts.linger_s
-        self.deadline_s = self.worker.now_s + max(linger_s, 0.1)
+        now_s = self.worker.now_s
+        self.linger_until_s = now_s + LINGER_TOTAL_S
+        self.deadline_s = now_s + max(self.worker.table.timeouts.linger_s, 0.1)
 
     def close_idle(self) -> None:
         """The worker is leaving and this connection has nothing under way."""

@@ -121,6 +121,7 @@ class Exchange:
         "state",
         "status",
         "tried",
+        "unsent",
         "upstream",
         "wanted",
     )  # fmt: skip
@@ -174,6 +175,7 @@ class Exchange:
         self.tried: list[ServerPool] = []
         self.stash = []
         self.stash_bytes = 0
+        self.unsent: list[bytes] = []
         self.replayable = True
         self.body_done = head.body is BodyKind.NONE
         self.idempotent = head.idempotent
@@ -333,6 +335,9 @@ class Exchange:
         self.connection = connection
         self.reused = reused
         self.state = State.ASKED
+        self.unsent = []
+        if self.down.write_paused:
+            connection.pause()  # a pipelining client that has not read the last answer yet
         connection.ask(self, self.head.method, upgrade_asked=self.head.upgrade is not None)
         if self.stash:
             connection.write(self.request_head + b"".join(self.stash))
@@ -412,8 +417,23 @@ class Exchange:
         elif self.connection is None:
             self.stash.append(data)
             self.down.pause_body()
-        if self.connection is not None:
+        connection = self.connection
+        if connection is not None:
+            if self.unsent or (self.state is State.ASKED and connection.has_input()):
+                # A server may answer before the body's end and close. Writing to it then
+                # fails, and its answer would be lost with the connection: read that first.
+                self.unsent.append(data)
+                self.down.pause_body()
+            else:
+                connection.write(data)
+
+    def _send_unsent(self) -> None:
+        """The server has said something and is still there: go on with the body."""
+        if self.unsent and self.connection is not None:
+            data = b"".join(self.unsent)
+            self.unsent = []
             self.connection.write(data)
+            self.down.resume_body()
 
     def request_end(self) -> None:
         """The body is complete."""
@@ -429,9 +449,11 @@ class Exchange:
         """A 1xx head other than 101: passed on to those who may understand it."""
         if self.head.version_minor:
             self.down.write(forward_interim(head, via=self.worker.via))
+        self._send_unsent()
 
-    def response_head(self, head: ResponseHead, data: bytes) -> None:
-        """Pass the final head on, with `data`, the part of the body that came with it."""
+    def response_head(self, head: ResponseHead, data: bytes, *, ended: bool) -> None:
+        """Pass the final head on, with `data`, the part of the body that came with it; `ended`
+        if that is all of it."""
         down = self.down
         pool = self.pool
         assert pool is not None
@@ -463,6 +485,8 @@ class Exchange:
         self.bytes_out += len(data)
         down.write(out + data if data else out)
         self._answer_due()
+        if self.unsent and not ended:
+            self._send_unsent()
 
     def _answer_due(self) -> None:
         """More of the answer is due. Event streams and tunnels may be silent for longer."""
@@ -561,13 +585,7 @@ class Exchange:
 
     def bad_request_body(self, refused: Refused) -> None:
         """The client's chunks are malformed: the server sees its request cut short."""
-        if self.state is State.ANSWERING:
-            self._drop_server("")
-            self.down.break_off(reset=self.breaks_by_reset)
-            self.client_gone()
-        else:
-            self.leave_queues()
-            self.answer(replies.refused(refused))
+        self._client_at_fault(replies.refused(refused))
 
     def leave_queues(self) -> None:
         """Wait for nothing any more: neither for a release nor for a connection."""
@@ -578,11 +596,17 @@ class Exchange:
 
     def body_too_large(self) -> None:
         """A chunked body has grown beyond the limit."""
+        self._client_at_fault(replies.BODY_TOO_LARGE)
+
+    def _client_at_fault(self, reply: replies.Reply) -> None:
+        """Answer `reply` if an answer is still possible, else break the response off."""
         if self.state is State.ANSWERING:
-            self.cut("timeout")
+            self._drop_server("")
+            self.down.break_off(reset=self.breaks_by_reset)
+            self.client_gone()
         else:
             self.leave_queues()
-            self.answer(replies.BODY_TOO_LARGE)
+            self.answer(reply)
 
     def timed_out(self) -> None:
         """The deadline that the client's connection keeps for this exchange has passed."""
@@ -598,6 +622,10 @@ class Exchange:
                 self.pool.trouble("no answer in time")
                 self._not_retried("timed_out")
                 self._drop_server("")
+                self.answer(replies.FIRST_BYTE_TIMEOUT)
+            elif self.down.paused:
+                # Not the client is late: the server does not take what has come.
+                self._drop_server("request not read in time")
                 self.answer(replies.FIRST_BYTE_TIMEOUT)
             else:
                 self._drop_server("")
@@ -699,6 +727,7 @@ class Exchange:
             worker.free_inflight.append((self.inflight - worker.inflight_base) // INFLIGHT_WORDS)
         self.state = State.ENDED
         self.stash = []
+        self.unsent = []
         if worker.access_log is not None:
             worker.access_log.add(self, outcome, now_us)
         self.down.exchange_ended()

@@ -87,13 +87,14 @@ class ServerPool:
         """
         while self.idle:
             connection = self.idle.pop()
-            if connection.expires_s <= now_s or (certain and self._has_input(connection)):
+            if connection.expires_s <= now_s or (certain and self.has_input(connection)):
                 connection.close()
             else:
                 return connection
         return None
 
-    def _has_input(self, connection: "UpstreamConnection") -> bool:
+    def has_input(self, connection: "UpstreamConnection") -> bool:
+        """Is there input at its socket that the loop has not read yet?"""
         descriptor = connection.descriptor
         self._poll.register(descriptor, select.POLLIN)
         try:

@@ -26,7 +26,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         # for the connection's life
-        "pool", "transport", "descriptor", "answers", "expires_s", "keep_alive_s", "lost",
+        "pool", "transport", "descriptor", "answers", "expires_s", "keep_alive_s", "lost", "paused",
         # for one exchange
         "body", "buffer", "decoder", "exchange", "interims", "keep", "method", "remaining",
         "tunnel", "upgrade_asked",
@@ -38,6 +38,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.expires_s = 0.0
         self.keep_alive_s: float | None = None
         self.lost = False
+        self.paused = False
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
         self.body: BodyKind | None = None
@@ -70,6 +71,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self.keep:
             self.body = None
+            if self.paused:
+                self.resume()
             self.pool.give_back(self, self.pool.worker.now_s)
         else:
             self.transport.close()
@@ -86,12 +89,18 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """A stalled client must not make us hold its whole response: stop reading."""
-        if not self.lost:
+        if not self.lost and not self.paused:
+            self.paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        if not self.lost:
+        if not self.lost and self.paused:
+            self.paused = False
             self.transport.resume_reading()
+
+    def has_input(self) -> bool:
+        """Has anything come in that the loop has not read yet? One system call."""
+        return self.pool.has_input(self)
 
     # ------------------------------------------------------------ from the transport
 
@@ -158,7 +167,7 @@ class UpstreamConnection(asyncio.Protocol):
         if kind is BodyKind.NONE:
             if data:
                 self.keep = False
-            exchange.response_head(head, b"")
+            exchange.response_head(head, b"", ended=True)
             ended = True
         else:
             exchange.passing = head.passing(exchange.head.version_minor)
@@ -168,7 +177,7 @@ class UpstreamConnection(asyncio.Protocol):
             out, ended = self._body(data) if data else (b"", False)
             if self.exchange is not exchange:
                 return  # refused in the body's first bytes
-            exchange.response_head(head, out)
+            exchange.response_head(head, out, ended=ended)
         if ended and self.exchange is exchange:
             exchange.response_end()
 

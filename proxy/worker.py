@@ -108,6 +108,8 @@ class Worker:
         self.inflight_base = self.scoreboard.inflight_slot(self.region, 0)
         self.free_inflight = list(range(self.scoreboard.geometry.inflight - 1, -1, -1))
         self.connections: set[Downstream] = set()
+        self.stalled: set[Downstream] = set()
+        """Clients that do not take what is written to them."""
         self.listeners: list[Listener] = []
         self.now_s = monotonic()
         self.draining = False
@@ -431,9 +433,12 @@ class Worker:
                 return
 
     def _sweep(self) -> None:
-        for connection in deadlines.late(self.connections, self.now_s):
-            assert isinstance(connection, Downstream)
-            connection.deadline_passed()
+        for connection in list(self.stalled):
+            # uvloop may empty the buffer at once and then never call resume_writing.
+            if not connection.gone and not connection.transport.get_write_buffer_size():
+                connection.resume_writing()
+        for late in deadlines.late(self.connections, self.now_s):
+            late.deadline_passed()
 
     def _new_second(self) -> None:
         self.date = formatdate(time(), usegmt=True).encode()
