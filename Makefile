@@ -1,0 +1,89 @@
+# Needs make and Python 3.11 or newer with venv; everything else is installed into .venv from
+# the locks, by hash. `make` alone lists the targets. Arguments go through ARGS:
+#   make test ARGS="tests/proxy -x"      make load ARGS="--seconds 60"
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+ARGS ?=
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that is new enough: where python3 is older, a newer one often stands
+# beside it under its full name. Overridden by PYTHON=….
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+LOCKED := $(PIP) --require-hashes --no-deps
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate \
+	--custom-compile-command "make lock"
+
+.PHONY: help setup test demo load check docs lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(DEV)  ## install everything that development needs into .venv
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+		echo "Turnout needs Python 3.11 or newer, and none was found on PATH."; \
+		echo "Install it, or say where it is: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; \
+		exit 1; }
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { \
+		echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1); Turnout needs Python 3.11 or newer."; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt install python3-venv"; \
+		exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+# What it takes to run Turnout.
+$(RUNTIME): requirements-build.lock requirements.lock pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
+	$(LOCKED) -r requirements-build.lock -r requirements.lock
+	$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+# What it takes to work on it.
+$(DEV): requirements-dev.lock $(RUNTIME)
+	$(LOCKED) -r requirements-dev.lock
+	@touch $@
+
+test: $(DEV)  ## every test, with the reasons of those that were skipped
+	$(BIN)/python -m pytest -rs --durations=10 $(ARGS)
+
+demo: $(RUNTIME)  ## two upstreams, a load, a switch, a receipt: in this terminal
+	$(BIN)/turnout demo $(ARGS)
+
+load: $(DEV)  ## locust against the real processes while traffic is switched; three ledgers
+	$(BIN)/python -m loadtests $(ARGS)
+
+check: $(DEV)  ## lint, format, types, architecture, unit tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@if command -v pyright >/dev/null; then pyright --pythonpath $(BIN)/python; \
+		else echo "pyright is not installed: skipped"; fi
+	$(BIN)/python -m pytest -q -rs tests/test_architecture.py tests/config tests/proxy tests/control
+
+docs: $(RUNTIME)  ## write the generated reference pages anew
+	$(BIN)/python -m turnout.config.reference
+
+lock:  ## choose versions anew (needs uv) and write the locks
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv"; exit 1; }
+	$(BIN)/python -c 'import tomllib; print("\n".join( \
+		tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]))' \
+		| $(LOCK) - -o requirements-build.lock
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
+
+clean:  ## remove what was built and installed
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,153 @@
+"""Writes docs/reference/configuration.md from the settings: `make docs`.
+
+Generated, so that the page cannot say another default or range than the program has; a
+test compares the two.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Final, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from turnout.config.knobs import Kind, Section, Switchable
+from turnout.config.settings import Settings
+
+PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "configuration.md"
+
+HEAD: Final = """\
+# Configuration
+
+<!-- Generated from the settings by `make docs`. Change it there. -->
+
+Turnout reads one YAML 1.2 file (JSON is YAML too): the one that `-c` names, else
+`$TURNOUT_CONFIG`, else `./turnout.yaml`. `turnout check` says whether it is right, with the
+same words as the server: file, line, key, the value found, and what to write instead.
+`turnout schema` prints a JSON Schema for editors.
+
+- **Durations and sizes have units**: `500ms`, `30s`, `5m`, `1h30m`, `2d`; `512B`, `64KiB`,
+  `1.5MiB` (powers of 1024), `10MB` (of 1000). Shares are percentages: `20%`.
+- **`0`** is no limit in `timeouts` and `limits`, and none at all elsewhere, where the range
+  says that it may be written. It needs no unit.
+- **`off`** may be written as the word or as `false`.
+- **Unknown keys and equal keys are errors.** Anchors, aliases and `<<` work.
+- **`${X}`** is replaced with the environment's X, which must be set; `${X:-y}` is y when X is
+  unset or empty; `$${` is a literal `${`. Between braces or brackets, put it in quotes. A
+  variable fills in one value: its content can add no key.
+- **Relative paths** are relative to the file, also those of `unix:` addresses.
+- **Live** settings are applied by a reload (`turnout reload`, SIGHUP); the others need a
+  restart. A file with an error changes nothing, and one that changes a setting which is not
+  live is reported.
+- What was changed through the control API (weights, servers) is kept in the store and wins
+  over the file; `turnout status` shows where they differ.
+- A request goes to the service with the longest matching host, then the longest path prefix.
+  One that no service matches gets 404. Two services may not match the same.
+
+The smallest file:
+
+```yaml
+listeners:
+  - bind: :8080
+services:
+  shop:
+    upstreams:
+      blue: {servers: [127.0.0.1:9001]}
+      green: {servers: [127.0.0.1:9002]}
+```
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *_section("The file", "", Settings)]) + "\n"
+
+
+def _section(title: str, place: str, section: type[Section]) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield f"{_one_line(section.__doc__)}\n"
+    yield "| key | default | may be | live | |"
+    yield "|---|---|---|---|---|"
+    inner: list[tuple[str, type[Section]]] = []
+    for name, field in section.model_fields.items():
+        below, inside = _inside(field)
+        if inside is not None:
+            inner.append((f"{place}{name}{below}", inside))
+        yield _row(name, field, f"{place}{name}{below}" if inside else None)
+    yield ""
+    for path, inside in inner:
+        yield from _section(f"`{path}`", f"{path}.", inside)
+
+
+def _row(name: str, field: FieldInfo, below: str | None) -> str:
+    extra = field.json_schema_extra
+    live = not isinstance(extra, dict) or extra.get("x-live", True)
+    cells = [
+        f"[`{name}`](#{_anchor(below)})" if below else f"`{name}`",
+        _default(field, below),
+        "" if below else _expected(field),
+        "" if below else "yes" if live else "restart",
+        _one_line(field.description),
+    ]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _default(field: FieldInfo, below: str | None) -> str:
+    if field.default is PydanticUndefined:
+        return "**required**"
+    if below or field.default in (None, "", []):
+        return "`off`" if field.default == "off" else ""
+    return f"`{field.default}`"
+
+
+def _expected(field: FieldInfo) -> str:
+    kinds = [entry for entry in field.metadata if isinstance(entry, Kind)]
+    if kinds:
+        return kinds[0].expected()
+    annotation = field.annotation
+    if get_origin(annotation) is tuple:
+        item = get_args(annotation)[0]
+        kind = next(entry for entry in get_args(item)[1:] if isinstance(entry, Kind))
+        return f"a list of: {kind.expected()}"
+    return " or ".join(f"`{value}`" for value in get_args(annotation))
+
+
+def _inside(field: FieldInfo) -> tuple[str, type[Section] | None]:
+    """The section that stands under a key, and how its place is written from there."""
+    annotation: Any = field.annotation
+    below = ""
+    if get_origin(annotation) is tuple:
+        annotation, below = get_args(annotation)[0], "[]"
+    elif get_origin(annotation) is dict:
+        annotation, below = get_args(annotation)[1], ".NAME"
+    if get_origin(annotation) is Annotated or isinstance(annotation, UnionType):
+        annotation = get_args(annotation)[0]
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return below, annotation
+    return "", None
+
+
+def _anchor(place: str) -> str:
+    """As the renderers of Markdown make it from the heading."""
+    return "".join(char for char in place.lower() if char.isalnum() or char in "_-")
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def main() -> None:
+    """Write the page; with `--check`, only say whether it is what it should be."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        if PAGE.read_text() != text:
+            sys.exit(f"{PAGE} is not what the settings say; run `make docs`")
+        return
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
