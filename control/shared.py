@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from turnout.proxy.scoreboard import (
+    C_REFUSED,
     CLASS_NAMES,
     HEALTH_BYTES,
     HEALTH_FILE,
@@ -18,6 +19,8 @@ from turnout.proxy.scoreboard import (
     R_TABLE_IN_FORCE,
     R_TABLE_LOADED,
     R_WORKER,
+    REFUSED_REASONS,
+    REGION_HEADER_WORDS,
     ROUTING_BYTES,
     ROUTING_FILE,
     TABLE_IN_FORCE,
@@ -106,6 +109,14 @@ class SharedState:
             if self._of_region(region, R_TABLE_LOADED) < number
         ]
 
+    def serving_older(self, number: int) -> list[int]:
+        """Live regions whose worker serves from an older table than this."""
+        return [
+            region
+            for region in self.live_regions()
+            if self._of_region(region, R_TABLE_IN_FORCE) < number
+        ]
+
     def tables_in_use(self) -> set[int]:
         """Numbers of the tables that a word or a live worker names."""
         used = {self.table_in_force}
@@ -119,16 +130,22 @@ class SharedState:
 
     # ------------------------------------------------------------ in flight
 
-    def in_flight(self, slot: int, upstream: int) -> int:
-        """Exchanges of an upstream under way in all live workers.
+    def in_flight(self, slot: int, upstream: int) -> dict[int, int]:
+        """Region -> exchanges of an upstream under way, for live workers that have some.
 
         By the counters, which are the truth; a worker's death makes the remainder of its
         region `cut`, so that a region without a worker has none.
         """
-        return sum(
-            self.scoreboard.upstream_in_flight(region, slot, upstream)
+        found = {
+            region: self.scoreboard.upstream_in_flight(region, slot, upstream)
             for region in self.live_regions()
-        )
+        }
+        return {region: number for region, number in found.items() if number}
+
+    def refused(self) -> int:
+        """Heads that never completed or could not be read, of all workers together."""
+        first = C_REFUSED - REGION_HEADER_WORDS
+        return sum(self.scoreboard.worker_counters()[first : first + len(REFUSED_REASONS)])
 
     def service_in_flight(self, slot: int) -> int:
         """Exchanges of a service under way in all live workers, held ones included."""

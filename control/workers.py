@@ -7,19 +7,25 @@ a flip, and, the other way, what real traffic showed of the servers and the acce
 Who has seen an epoch or loaded a table is read from the scoreboard, so that it is true also
 after control was killed and started again; a message only hastens it. Whoever is asked and
 dies in between has nothing left to do: its region is settled by the supervisor.
+
+`Workers` is what the executor knows as `ports.Workers`.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from turnout.config.table import RoutingTable
 from turnout.config.table import encode as encode_table
+from turnout.control.evidence import Snapshot
+from turnout.control.ports import CutResult
 from turnout.control.shared import SharedState
+from turnout.control.supervision import Supervision
 from turnout.proxy.commands import (
     WORKERS_SOCKET,
     CloseIdle,
@@ -41,6 +47,10 @@ from turnout.proxy.commands import (
     frame,
     table_file,
 )
+from turnout.proxy.scoreboard import RoutingWord
+
+Entries: TypeAlias = list[dict[str, Any]]
+"""Of a receipt's `cut` list."""
 
 POLL_FIRST_S: Final = 0.001
 POLL_MAX_S: Final = 0.02
@@ -55,6 +65,8 @@ class Listeners:
     passive: Callable[[Passive], None]
     access_log: Callable[[bytes], None]
     log_dropped: Callable[[int], None]
+    word_set: Callable[[], None]
+    """A routing word has changed."""
     told: Callable[[str], None]
     """What is odd about a worker's messages, for the event log."""
 
@@ -64,16 +76,17 @@ class Workers:
 
     __slots__ = (
         "_connected", "_listeners", "_preparing", "_refused", "_requests", "_server",
-        "_waiting", "shared",
+        "_supervision", "_waiting", "shared",
     )  # fmt: skip
 
-    def __init__(self, shared: SharedState, listeners: Listeners) -> None:
+    def __init__(self, shared: SharedState, supervision: Supervision, listeners: Listeners) -> None:
         self.shared = shared
+        self._supervision = supervision
         self._listeners = listeners
         self._connected: dict[int, _Connection] = {}
         """By region."""
         self._requests = count(1)
-        self._waiting: dict[tuple[int, int], asyncio.Future[list[dict[str, Any]]]] = {}
+        self._waiting: dict[tuple[int, int], asyncio.Future[Entries]] = {}
         """(region, request) -> what it cut."""
         self._preparing: set[int] = set()
         self._refused: dict[tuple[int, int], str] = {}
@@ -102,38 +115,45 @@ class Workers:
 
     # ------------------------------------------------------------ tables
 
-    async def prepare(self, table: RoutingTable, timeout_s: float) -> list[str]:
-        """Have every worker load this table; say why any of them does not hold it.
+    async def prepare(self, timeout_s: float) -> str:
+        """Have every worker load the table in force; empty, or why one could not."""
+        return await self._prepare(self.shared.table_in_force, timeout_s)
 
-        Nothing is in force yet: that is `set_table_in_force`. An empty list means that all
-        hold it, and that one which starts later will find the file.
+    async def prepare_table(self, table: RoutingTable, timeout_s: float) -> str:
+        """Have every worker load a new table; empty, or why one does not hold it.
+
+        Nothing is in force yet: that is `set_table_in_force`. A worker that starts later
+        finds the file. Raises OSError when it cannot be written.
         """
-        number = table.number
         write_table(self.shared.runtime_dir, table)
+        return await self._prepare(table.number, timeout_s)
+
+    async def _prepare(self, number: int, timeout_s: float) -> str:
+        def missing() -> list[int]:
+            return self.shared.without_table(number)
+
         self._preparing.add(number)
         try:
             self._send_to_all(Prepare(number))
             await self._until(
-                lambda: all(
-                    (region, number) in self._refused
-                    for region in self.shared.without_table(number)
-                ),
-                timeout_s,
+                lambda: all((region, number) in self._refused for region in missing()), timeout_s
             )
-            return [
+            return "; ".join(
                 self._refused.get((region, number))
                 or f"worker {self.shared.worker_of(region)} did not load table {number} "
                 f"within {timeout_s:g} s"
-                for region in self.shared.without_table(number)
-            ]
+                for region in missing()
+            )
         finally:
             self._preparing.discard(number)
             for key in [key for key in self._refused if key[1] == number]:
                 del self._refused[key]
 
-    def set_table_in_force(self, number: int) -> None:
+    async def set_table_in_force(self, number: int, timeout_s: float = MARGIN_S) -> bool:
+        """Serve from this table from now on; whether every worker does when it returns."""
         self.shared.set_table_in_force(number)
         self.poke()
+        return await self._until(lambda: not self.shared.serving_older(number), timeout_s)
 
     def delete_old_tables(self) -> None:
         """Remove the files of tables that no word, no worker and no preparation names."""
@@ -147,11 +167,21 @@ class Workers:
 
     # ------------------------------------------------------------ words
 
+    def word(self, slot: int) -> RoutingWord:
+        """The routing word that is in force for the service in `slot`."""
+        return self.shared.word(slot)
+
+    def set_word(self, slot: int, hold: bool, second_weight: int, epoch: int) -> None:
+        """The flip: at this store every worker begins to choose by the new word."""
+        self.shared.set_word(slot, RoutingWord(hold, second_weight, epoch))
+        self.poke()
+        self._listeners.word_set()
+
     def poke(self) -> None:
         """Let all workers look at the words now; they would by themselves within a tick."""
         self._send_to_all(Poke())
 
-    async def acknowledged(self, epoch: int, timeout_s: float) -> list[int]:
+    async def acknowledged(self, epoch: int, timeout_s: float) -> Sequence[int]:
         """Wait until no worker can act on a word older than `epoch` any more.
 
         Returns the regions of those that are still behind after `timeout_s`.
@@ -160,52 +190,88 @@ class Workers:
         await self._until(lambda: not self.shared.behind(epoch), timeout_s)
         return self.shared.behind(epoch)
 
+    # ------------------------------------------------------------ counters
+
+    @property
+    def identity(self) -> str:
+        """The scoreboard's; another one when counters began anew."""
+        return f"{self.shared.scoreboard.identity:016x}"
+
+    def in_flight(self, slot: int, upstream: int) -> Mapping[int, int]:
+        """Region -> exchanges of the upstream under way; live regions with some only."""
+        return self.shared.in_flight(slot, upstream)
+
+    def in_flight_by_class(self, slot: int, upstream: int) -> Mapping[str, int]:
+        """Exchanges of the upstream under way, by class name."""
+        return self.shared.in_flight_by_class(slot, upstream)
+
+    def snapshot(self, slot: int) -> Snapshot:
+        """The service's counters now."""
+        block = tuple(self.shared.scoreboard.service_counters(slot))
+        return Snapshot(self.identity, time.time(), block, self.shared.refused())
+
     # ------------------------------------------------------------ drain
 
     async def cut(
         self,
         slot: int,
         upstream: int,
-        classes: Sequence[int],
+        classes: Collection[int],
         reason: str,
         epoch: int,
-        timeout_s: float = MARGIN_S,
-    ) -> list[dict[str, Any]]:
+        timeout_s: float,
+    ) -> CutResult:
         """End what an upstream has in flight of these classes, picked before `epoch`.
 
-        Returns their entries for the receipt. What a worker that does not answer holds is
-        not among them: it is to be replaced, and the supervisor names it.
+        What a worker that does not answer holds is not among the entries: it is to be
+        replaced, and the supervisor names it.
         """
+        wanted = list(classes)
         return await self._ask_all(
-            lambda request: Cut(request, slot, upstream, list(classes), reason, epoch), timeout_s
+            lambda request: Cut(request, slot, upstream, wanted, reason, epoch), timeout_s
         )
 
-    async def close_idle(self, slot: int, upstream: int, timeout_s: float = MARGIN_S) -> None:
-        """Close the idle connections to an upstream's servers, in every worker."""
-        await self._ask_all(lambda request: CloseIdle(request, slot, upstream), timeout_s)
+    async def close_idle(self, slot: int, upstream: int, timeout_s: float) -> Sequence[int]:
+        """Close idle connections to the upstream; the regions that did not answer in time."""
+        answers = await self._ask_all(lambda request: CloseIdle(request, slot, upstream), timeout_s)
+        return answers.silent
 
     async def retire_servers(
         self, slot: int, upstream: int, endpoints: Sequence[str], deadline_s: float
-    ) -> list[dict[str, Any]]:
+    ) -> CutResult:
         """Let servers that are gone from the table finish; cut what is left at the deadline."""
         return await self._ask_all(
             lambda request: RetireServers(request, slot, upstream, list(endpoints), deadline_s),
             deadline_s + MARGIN_S,
         )
 
-    async def _ask_all(
-        self, message: Callable[[int], Message], timeout_s: float
-    ) -> list[dict[str, Any]]:
+    async def replace(self, region: int, reason: str) -> None:
+        """Have the supervisor kill this worker and start another; it is settled on return."""
+        error = await self._supervision.replace(region, reason)
+        if error and region in self.shared.live_regions():
+            self._listeners.told(f"the worker of region {region} was not replaced: {error}")
+
+    async def _ask_all(self, message: Callable[[int], Message], timeout_s: float) -> CutResult:
         regions = self.shared.live_regions()
         answers = await asyncio.gather(
             *(self._ask(region, message, timeout_s) for region in regions)
         )
-        return [entry for answer in answers for entry in answer]
+        return CutResult(
+            entries=tuple(entry for answer in answers for entry in answer or ()),
+            silent=tuple(
+                region
+                for region, answer in zip(regions, answers, strict=True)
+                if answer is None and region in self.shared.live_regions()
+            ),
+        )
 
     async def _ask(
         self, region: int, message: Callable[[int], Message], timeout_s: float
-    ) -> list[dict[str, Any]]:
-        """Ask one worker until it has answered once: each request is idempotent."""
+    ) -> Entries | None:
+        """Ask one worker until it has answered once: each request is idempotent.
+
+        None: it did not answer, or is no more.
+        """
         deadline_s = _now_s() + timeout_s
         while (left_s := deadline_s - _now_s()) > 0 and region in self.shared.live_regions():
             connection = self._connected.get(region)
@@ -213,18 +279,18 @@ class Workers:
                 await asyncio.sleep(min(POLL_MAX_S, left_s))
                 continue
             request = next(self._requests)
-            waiting = asyncio.get_running_loop().create_future()
+            waiting: asyncio.Future[Entries] = asyncio.get_running_loop().create_future()
             self._waiting[region, request] = waiting
             connection.send(message(request))
             try:
-                return cast(list[dict[str, Any]], await asyncio.wait_for(waiting, left_s))
+                return await asyncio.wait_for(waiting, left_s)
             except TimeoutError:
-                break
+                return None
             except ConnectionResetError:
                 continue  # it died, or comes back at once
             finally:
                 self._waiting.pop((region, request), None)
-        return []
+        return None
 
     async def _until(self, done: Callable[[], bool], timeout_s: float) -> bool:
         """Look at shared memory until `done`, at first often: most are done within a tick."""
