@@ -51,9 +51,10 @@ $(RUNTIME): requirements-build.lock requirements.lock pyproject.toml | $(BIN)/py
 	$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
 
-# What it takes to work on it.
+# What it takes to work on it. Without build isolation: what has no wheel is built with the
+# locked setuptools.
 $(DEV): requirements-dev.lock $(RUNTIME)
-	$(LOCKED) -r requirements-dev.lock
+	$(LOCKED) --no-build-isolation -r requirements-dev.lock
 	@touch $@
 
 test: $(DEV)  ## every test, with the reasons of those that were skipped

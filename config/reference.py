@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from turnout.config.knobs import Kind, Section, Switchable
+from turnout.config.knobs import Kind, Section
 from turnout.config.settings import Settings
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "configuration.md"
@@ -72,7 +72,7 @@ def _section(title: str, place: str, section: type[Section]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     inner: list[tuple[str, type[Section]]] = []
     for name, field in section.model_fields.items():
-        below, inside = _inside(field)
+        below, inside = section_of(field)
         if inside is not None:
             inner.append((f"{place}{name}{below}", inside))
         yield _row(name, field, f"{place}{name}{below}" if inside else None)
@@ -114,7 +114,7 @@ def _expected(field: FieldInfo) -> str:
     return " or ".join(f"`{value}`" for value in get_args(annotation))
 
 
-def _inside(field: FieldInfo) -> tuple[str, type[Section] | None]:
+def section_of(field: FieldInfo) -> tuple[str, type[Section] | None]:
     """The section that stands under a key, and how its place is written from there."""
     annotation: Any = field.annotation
     below = ""

@@ -181,7 +181,7 @@ class Limits(Section):
         100, "Fields in a head. Then 431, or 502."
     )
     body_bytes: Annotated[int, Size("1B", "1000000GiB", Zero.NO_LIMIT)] = knob(
-        "0", "A request's body. Then 413."
+        0, "A request's body. Then 413."
     )
     connections: Annotated[int, Count("1", "1000000")] = knob(
         10000, "From clients, in all workers together. Then 503."
