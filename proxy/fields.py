@@ -107,7 +107,7 @@ def drop_named(lines: bytes, options: AbstractSet[bytes]) -> bytes:
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _FOLD: Final = re.compile(rb"\r\n[ \t]")
-_BAD_NAME: Final = re.compile(rb"\r\n(?!\r\n)(?![!#$%&'*+.^_`|~0-9A-Za-z-]+:)")
+_BAD_NAME: Final = re.compile(rb"\r\n(?!\r\n|\Z)(?![!#$%&'*+.^_`|~0-9A-Za-z-]+:)")
 
 
 def field_fault(head: bytes, status: int) -> Refused:
@@ -118,7 +118,7 @@ def field_fault(head: bytes, status: int) -> Refused:
         return Refused(status, "bare_cr_or_lf", "A line does not end in CR LF.")
     if _FOLD.search(head):
         return Refused(status, "obs_fold", "A field is folded over several lines.")
-    if _BAD_NAME.search(head, 0, len(head) - 2):
+    if _BAD_NAME.search(head):
         return Refused(status, "bad_field_name", "A field has no name that is a token.")
     return Refused(status, "bad_head", "The head is not one of HTTP/1.1.")
 

@@ -26,7 +26,7 @@ from turnout.proxy.fields import (
     field_fault,
     field_scan,
 )
-from turnout.proxy.framing import BodyKind, Refused, body_end_of_request, content_length
+from turnout.proxy.framing import BodyKind, Refused, body_end_of_request, is_plain_length
 from turnout.proxy.response_head import ResponseHead as ResponseHead
 from turnout.proxy.response_head import forward_interim as forward_interim
 from turnout.proxy.response_head import forward_response as forward_response
@@ -105,7 +105,7 @@ class RequestHead:
 
 def field_pattern(name: bytes) -> re.Pattern[bytes]:
     """Compile a search for one field by name; once for each table, never for a request."""
-    spelled = re.escape(name).replace(rb"\-", b"[-_]").replace(b"-", b"[-_]")
+    spelled = re.escape(name).replace(rb"\-", b"[-_]")
     return re.compile(rb"\n(?i:" + spelled + rb"):[ \t]*([^\r]*)\r")
 
 
@@ -154,7 +154,7 @@ _TREE: Final = rb"""
 |[Tt](?:[Ee]@te|[Rr](?i:ansfer)(?:-(?i:encoding)@coding|_(?i:encoding)@))
 |[Uu][Pp](?i:grade)@upgrade
 |[Xx](?:-(?:[Ff](?i:orwarded)-
-    (?:(?i:for)@x_for|(?i:proto)@x_proto|(?i:host)@x_host|(?P<x_other>[^\r:]*:[^\r]*))
+    (?:(?i:for)@x_for|(?i:proto)@x_proto|(?i:host)@x_host|[^\r:]*@x_other)
     |[Rr](?i:equest-id)@x_id)
   |[-_](?i:forwarded[-_][^\r:]*|request[-_]id)@)
 |[Ee][Xx](?i:pect)@expect
@@ -249,14 +249,20 @@ def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
         position = end + 2
     kept += head[position:-2]
 
-    if others is not None or minor == b"0" or path is None or stopped:
+    if (
+        others is not None
+        or minor == b"0"
+        or path is None
+        or stopped
+        or (length is not None and (method == b"TRACE" or not is_plain_length(length)))
+    ):
         return _read_unusual(start, kept, authority, length, connection, others or [], stopped)
     if authority is None:
         raise Refused(400, "no_host", "An HTTP/1.1 request needs a Host.")
     host = _hosts.get(authority)
     if host is None:
         authority, host = _read_host(authority)
-    number = 0 if length is None else content_length(length, 400)
+    number = 0 if length is None else int(length)
     if (number == 0) == bool(_pending):
         raise Refused(400, "two_readings", "The length of the body can be read in two ways.")
     keep_alive = True
@@ -301,7 +307,8 @@ def _read_unusual(
     values: dict[str | None, list[bytes]] = {}
     for field in others:
         kind = field.lastgroup
-        values.setdefault(kind, []).append(b"" if kind is None else field[kind])
+        value = field[0][1:] if kind == "x_other" else b"" if kind is None else field[kind]
+        values.setdefault(kind, []).append(value)
     if "host" in values:
         raise Refused(400, "several_hosts", "There is more than one Host.")
     if "length" in values:
@@ -329,6 +336,8 @@ def _read_unusual(
         options = connection_options((connection, *values.get("connection", ())), 400)
         kept = drop_named(kept, options)
     keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    if length is not None and not is_plain_length(length):
+        kept = drop_named(kept, {b"content-length"}) + b"Content-Length: %d\r\n" % end.length
     if minor == 0:
         kept = kept[: start.end(4) - 1] + b"1" + kept[start.end(4) :]
 

@@ -23,6 +23,7 @@ from turnout.proxy.framing import (
     Refused,
     body_end_of_response,
     content_length,
+    is_plain_length,
     passing,
 )
 
@@ -159,6 +160,7 @@ def parse_response(
         or status == 304
         or request_method == b"HEAD"
         or (length is None) == (coding is None)
+        or (length is not None and not is_plain_length(length))
     ):
         return _read_unusual(
             _Found(status, 0 if minor == b"0" else 1, length, coding, connection, others or []),
@@ -170,7 +172,7 @@ def parse_response(
         )
     # Hot: an answer with a body whose end is declared, on a connection that goes on.
     if length is not None:
-        number = content_length(length, 502)
+        number = int(length)
         body = _LENGTH_BODY if number else _NO_BODY
     elif coding == b"chunked":
         number = 0
@@ -234,7 +236,11 @@ def _read_unusual(
     if status < 200 or status == 204:
         # RFC 9110, section 8.6: such an answer has no length, whatever it says.
         dropped = options | {b"content-length"}
+    elif found.length is not None and not is_plain_length(found.length):
+        dropped = options | {b"content-length"}
     kept = drop_named(kept, dropped)
+    if b"content-length" in dropped and status >= 200 and status != 204:
+        kept += b"Content-Length: %d\r\n" % content_length(found.length or b"", 502)
     if minor == 0:
         kept = b"HTTP/1.1" + kept[8:]
     upgrade = None
