@@ -5,26 +5,30 @@ its standard output. Exit 2: the configuration is wrong, and stderr says where. 
 cannot be read, the committed copy beside it is used, and the plan says that it is `degraded`.
 """
 
-import argparse
-import os
-import queue
-import socket
+import asyncio
+import contextlib
 import sys
-import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
 
+from turnout.config import model
 from turnout.config import table as tables
-from turnout.config.address import Address
-from turnout.config.loader import SettingsError, load, load_text
+from turnout.config.loader import SettingsError
 from turnout.config.model import Configuration
 from turnout.control.committed import Committed, read_committed
 from turnout.control.database import Database
+from turnout.control.resolver import Resolver
 from turnout.control.rows import ServiceNames, StoreUnusable
-from turnout.control.tables import Compiled, TooManyServers, compile_table, names_to_resolve
+from turnout.control.source import PROGRAM, Pinned, Source, options, read_source
+from turnout.control.tables import (
+    Compiled,
+    TooManyServers,
+    compile_table,
+    endpoints_of,
+    names_to_resolve,
+)
 from turnout.proxy.commands import EXIT_WRONG_CONFIGURATION, Plan, encode_plan
 from turnout.proxy.scoreboard import (
     NEWEST_EPOCH,
@@ -33,52 +37,6 @@ from turnout.proxy.scoreboard import (
     SharedMemoryError,
     SharedWords,
 )
-
-PROGRAM: Final = "turnout"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A configuration's text, and what is needed to read it again as it was."""
-
-    text: str
-    file: str
-    base: str
-    source: str
-
-    def read(self) -> Configuration:
-        """Raises SettingsError."""
-        return load_text(self.text, file=self.file, base=Path(self.base), source=self.source)
-
-    def document(self) -> dict[str, Any]:
-        """As `Plan.configuration` keeps it."""
-        return {"text": self.text, "file": self.file, "base": self.base, "source": self.source}
-
-
-def options(arguments: Sequence[str]) -> argparse.Namespace:
-    """`--config FILE` or `--inline TEXT`, and what the supervisor adds for control."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, allow_abbrev=False)
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--config", type=Path)
-    where.add_argument("--inline")
-    parser.add_argument("--runtime-dir", type=Path)
-    parser.add_argument("--generation", default="")
-    return parser.parse_args(arguments)
-
-
-def read_source(given: argparse.Namespace) -> Source:
-    """The text that the options name. Raises SettingsError when the file cannot be read."""
-    if given.inline is not None:
-        return Source(text=given.inline, file="options", base=os.getcwd(), source="")
-    path = Path(given.config)
-    load(path)  # says what is wrong with a file that cannot be read as text
-    absolute = Path(os.path.abspath(path))
-    return Source(
-        text=path.read_text("utf-8-sig"),
-        file=str(path),
-        base=str(absolute.parent),
-        source=str(absolute),
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,18 +70,17 @@ def compile_plan(configuration: Configuration, source: Source, control_argv: Seq
     number = database.next_table_number()
     while number <= _highest_table(runtime_dir):
         number = database.next_table_number()
-    found = resolve_now(names_to_resolve(configuration, rows), configuration.resolver.timeout_s)
-    compiled = compile_table(
-        configuration,
-        rows,
-        found,
-        number=number,
-        previous=committed.table if committed is not None else None,
-    )
+    previous = committed.table if committed is not None else None
+    names = names_to_resolve(configuration, rows)
+    found: Mapping[str, Sequence[str]] = {}
+    if names:
+        known = endpoints_of(previous)
+        found = asyncio.run(resolve_now(names, configuration.resolver, known))
+    compiled = compile_table(configuration, rows, found, number=number, previous=previous)
     for lost in compiled.unresolved:
         print(
-            f"{PROGRAM}: server.unresolved service={lost.service} upstream={lost.upstream} "
-            f'address={lost.address} next="it gets no traffic until its name resolves"',
+            f"{PROGRAM}: {lost.address} of {lost.service}/{lost.upstream} cannot be resolved; it "
+            f"gets no traffic until it can. Try `getent ahosts {lost.address.rpartition(':')[0]}`",
             file=sys.stderr,
         )
     plan = make_plan(
@@ -163,7 +120,7 @@ def make_plan(
         shutdown_s=configuration.timeouts.shutdown_s,
         control_argv=list(control_argv),
         control_bind=str(configuration.control.bind),
-        configuration=source.document(),
+        configuration=replace(source, pinned=Pinned.of(configuration)).document(),
         degraded=degraded,
     )
 
@@ -216,45 +173,20 @@ def _highest_table(runtime_dir: Path) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def resolve_now(names: Iterable[str], timeout_s: float) -> dict[str, list[str]]:
-    """Look the names up, all at once; those that take longer than `timeout_s` are left out.
+async def resolve_now(
+    addresses: set[str], policy: model.Resolver, known: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Look the names up once, all at the same time; one that is not found keeps what is known.
 
     For the start only: later the resolver keeps to each name's TTL.
     """
-    answers: queue.Queue[tuple[str, list[str]]] = queue.Queue()
-    waiting = set(names)
-    for name in waiting:
-        # A daemon thread: getaddrinfo cannot be told to stop, and must not keep us.
-        threading.Thread(target=_look_up, args=(name, answers), daemon=True).start()
-    deadline_s = time.monotonic() + timeout_s
-    found: dict[str, list[str]] = {}
-    while waiting:
-        try:
-            name, endpoints = answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
-        except queue.Empty:
-            break
-        waiting.discard(name)
-        found[name] = endpoints
+    resolver = Resolver(policy, changed=lambda endpoints: None, tell=lambda what, remedy: None)
+    resolver.watch(addresses, known)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(resolver.looked_up(), policy.timeout_s)
+    found = resolver.endpoints()
+    await resolver.close()
     return found
-
-
-def _look_up(name: str, answers: "queue.Queue[tuple[str, list[str]]]") -> None:
-    address = Address.parse(name)
-    try:
-        infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError:
-        answers.put((name, []))
-        return
-    hosts = dict.fromkeys(str(info[4][0]) for info in infos)
-    answers.put(
-        (
-            name,
-            [
-                f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
-                for host in hosts
-            ],
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def compile_table(
     """
     known = {row.name: row for row in rows}
     slots = _HealthSlots(previous)
-    last = _last_endpoints(previous)
+    last = endpoints_of(previous)
     services: list[TableService] = []
     words: list[tuple[int, RoutingWord]] = []
     unresolved: list[Unresolved] = []
@@ -124,7 +124,8 @@ def _servers(previous: RoutingTable | None) -> Iterator[tuple[int, int, TableSer
                 yield service.slot, index, server
 
 
-def _last_endpoints(previous: RoutingTable | None) -> dict[str, Sequence[str]]:
+def endpoints_of(previous: RoutingTable | None) -> dict[str, Sequence[str]]:
+    """Address -> where a table has it."""
     last: dict[str, list[str]] = {}
     for _, _, server in _servers(previous):
         found = last.setdefault(server.address, [])

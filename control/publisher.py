@@ -1,0 +1,277 @@
+"""Tables and plans from compiled to in force: the one place that puts a table in force.
+
+Prepare, then commit: every worker has loaded the new table before the word names it, so that
+none of them ever waits for a file while a request waits for it. A reload asks the supervisor
+for its sockets and workers between the two; what cannot be had leaves everything as it was.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import time
+from typing import Any, Final
+
+from turnout.config.loader import needs_restart
+from turnout.config.model import Configuration
+from turnout.config.table import RoutingTable, decode
+from turnout.control.committed import Committed, write_committed
+from turnout.control.compiler import make_plan, service_names
+from turnout.control.events import Event, TablePublished, TableRefused
+from turnout.control.refusals import TableRefused as Refused
+from turnout.control.source import Pinned, Source
+from turnout.control.store import Database, Store, UpstreamsSwapped
+from turnout.control.supervision import Supervision
+from turnout.control.tables import Compiled, TooManyServers, Unresolved, compile_table
+from turnout.control.workers import Workers
+from turnout.proxy.commands import Plan, table_file
+from turnout.proxy.scoreboard import HealthWord, RoutingWord
+
+TABLE_TIMEOUT_S: Final = 10.0
+"""How long the workers may take to load a table that no switchover waits for."""
+
+OnCut = Callable[[str, str, Sequence[Mapping[str, Any]]], Awaitable[None]]
+"""Called with service, upstream and the names of what was cut as its server went."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of a reload. With an `error` nothing has changed."""
+
+    error: str = ""
+    changed: bool = False
+    table: int = 0
+    """Number of the table in force."""
+    workers: int = 0
+    needs_restart: tuple[str, ...] = ()
+    """Keys that differ and keep the value that Turnout was started with."""
+    unresolved: tuple[Unresolved, ...] = ()
+
+
+class Publisher:
+    """The configuration and the table in force, and how they change."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        store: Store,
+        workers: Workers,
+        supervision: Supervision,
+        endpoints: Callable[[], Mapping[str, Sequence[str]]],
+        tell: Callable[[Event], None],
+        on_cut: OnCut,
+        control_argv: Sequence[str],
+    ) -> None:
+        """Begin with what is in force. Raises SettingsError, OSError or TableError.
+
+        `endpoints` gives what is known of the servers' names.
+        """
+        self.source = source
+        self.configuration = source.read()
+        self._store = store
+        self._workers = workers
+        self._supervision = supervision
+        self._endpoints = endpoints
+        self._tell = tell
+        self._on_cut = on_cut
+        self._control_argv = list(control_argv)
+        self._lock = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.table = read_table(workers.shared.runtime_dir, workers.shared.table_in_force)
+        self.unresolved: tuple[Unresolved, ...] = ()
+        self.followers: list[Callable[[], None]] = []
+        """Called after each change of the configuration or the table."""
+
+    # ------------------------------------------------------------ tables
+
+    async def publish(self, reason: str) -> None:
+        """Compile a new table, have every worker load it, put it in force, drain the servers
+        that went. Raises refusals.TableRefused when it cannot be; the old one stays then."""
+        async with self._lock:
+            before = self.table
+            compiled = await self._compile(self.configuration)
+            if same(compiled.table, before):
+                return
+            await self._prepare(compiled, reason)
+            await self._commit(compiled, reason)
+        self._changed()
+        await self._retire(before, compiled.table)
+
+    async def _compile(self, configuration: Configuration) -> Compiled:
+        """Raises refusals.TableRefused."""
+        rows = await self._store(Database.services)
+        number = await self._store(Database.next_table_number)
+        try:
+            compiled = compile_table(
+                configuration, rows, self._endpoints(), number=number, previous=self.table
+            )
+        except TooManyServers as error:
+            raise Refused(str(error)) from error
+        there = self._workers.shared.scoreboard.geometry.services
+        highest = max((slot for slot, _ in compiled.words), default=0)
+        if highest > there:
+            raise Refused(
+                f"there are counters for {there} services, and one has slot {highest}. "
+                f"Restart Turnout to have room for more"
+            )
+        return compiled
+
+    async def _prepare(self, compiled: Compiled, reason: str) -> None:
+        """Raises refusals.TableRefused."""
+        shared, table = self._workers.shared, compiled.table
+        known = health_slots(self.table)
+        for slot in health_slots(table) - known:
+            # Its word may be left from a server that is gone.
+            shared.set_health(slot, HealthWord.UNKNOWN)
+        try:
+            error = await self._workers.prepare_table(table, TABLE_TIMEOUT_S)
+        except OSError as fault:
+            error = f"{shared.runtime_dir}: {fault.strerror}"
+        if error:
+            self._tell(TableRefused(number=table.number, reason=error))
+            raise Refused(f"table {table.number} ({reason}) was not put in force: {error}")
+
+    async def _commit(self, compiled: Compiled, reason: str) -> None:
+        shared = self._workers.shared
+        for slot, word in compiled.words:
+            # New services alone: the words of the others are the executor's.
+            if shared.word(slot) == RoutingWord(False, 0, 0):
+                shared.set_word(slot, word)
+        self.table = compiled.table
+        self.unresolved = compiled.unresolved
+        await self._workers.set_table_in_force(compiled.table.number)
+        self._workers.delete_old_tables()
+        self._tell(TablePublished(number=compiled.table.number, reason=reason))
+
+    async def _retire(self, before: RoutingTable, after: RoutingTable) -> None:
+        """Let what is under way to servers that went finish, up to the drain's deadline."""
+        services = {service.name: service for service in self.configuration.services}
+        names = {service.slot: service.name for service in before.services}
+        for (slot, upstream), endpoints in gone(before, after).items():
+            service = services.get(names[slot])
+            deadline_s = service.drain.timeout_s if service is not None else TABLE_TIMEOUT_S
+            result = await self._workers.retire_servers(
+                slot, upstream, sorted(endpoints), deadline_s
+            )
+            if result.entries and service is not None:
+                await self._on_cut(service.name, service.names[upstream], result.entries)
+
+    def publish_soon(self, reason: str) -> None:
+        """As `publish`, for who cannot wait; a refusal has been told as an event."""
+
+        async def run() -> None:
+            try:
+                await self.publish(reason)
+            except Refused:
+                return  # told by whoever refused
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    # ------------------------------------------------------------ reload
+
+    async def reload(self, source: Source) -> Reloaded:
+        """Put another configuration in force. Raises SettingsError when it is wrong."""
+        pinned = replace(source, pinned=Pinned.of(self.configuration))
+        restart = needs_restart(self.configuration, source.read())
+        configuration = pinned.read()
+        async with self._lock:
+            before = self.table
+            try:
+                await self._store(
+                    Database.ensure_services, service_names(configuration), time(), live=True
+                )
+                compiled = await self._compile(configuration)
+                if not same(compiled.table, before):
+                    await self._prepare(compiled, "reload")
+            except (Refused, UpstreamsSwapped) as error:
+                return Reloaded(error=str(error))
+            plan = await self._plan(configuration, pinned, compiled)
+            refusal = await self._supervision.apply_plan(plan)
+            if refusal:
+                return Reloaded(error=refusal)
+            changed = configuration != self.configuration
+            self.source, self.configuration = pinned, configuration
+            if not same(compiled.table, before):
+                await self._commit(compiled, "reload")
+        self._changed()
+        task = asyncio.get_running_loop().create_task(self._retire(before, self.table))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return Reloaded(
+            changed=changed,
+            table=self.table.number,
+            workers=configuration.workers,
+            needs_restart=restart,
+            unresolved=compiled.unresolved,
+        )
+
+    async def _plan(self, configuration: Configuration, source: Source, compiled: Compiled) -> Plan:
+        return make_plan(
+            configuration,
+            source,
+            compiled,
+            number=await self._store(Database.next_plan_number),
+            epoch=self._workers.shared.epoch,
+            control_argv=self._control_argv,
+        )
+
+    # ------------------------------------------------------------ the committed copy
+
+    def committed(self) -> Committed:
+        """What is in force now, for the copy beside the store."""
+        shared = self._workers.shared
+        words = tuple((service.slot, shared.word(service.slot)) for service in self.table.services)
+        return Committed(self.table, words, shared.epoch)
+
+    def write_committed(self) -> None:
+        """Blocks for the disk. Raises OSError."""
+        write_committed(self.configuration, self.committed())
+
+    def _changed(self) -> None:
+        for follow in self.followers:
+            follow()
+
+    async def close(self) -> None:
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+
+
+def read_table(runtime_dir: Path, number: int) -> RoutingTable:
+    """Raises OSError or TableError."""
+    return decode((runtime_dir / table_file(number)).read_bytes())
+
+
+def same(first: RoutingTable, second: RoutingTable) -> bool:
+    """Whether two tables differ in nothing but their number."""
+    return replace(first, number=0) == replace(second, number=0)
+
+
+def health_slots(table: RoutingTable) -> set[int]:
+    return {
+        server.health_slot
+        for service in table.services
+        for upstream in service.upstreams
+        for server in upstream.servers
+    }
+
+
+def gone(before: RoutingTable, after: RoutingTable) -> dict[tuple[int, int], set[str]]:
+    """(Service slot, upstream) -> endpoints that the later table does not have any more."""
+    kept = _endpoints(after)
+    return {
+        key: left
+        for key, endpoints in _endpoints(before).items()
+        if (left := endpoints - kept.get(key, set()))
+    }
+
+
+def _endpoints(table: RoutingTable) -> dict[tuple[int, int], set[str]]:
+    return {
+        (service.slot, index): {server.endpoint for server in upstream.servers}
+        for service in table.services
+        for index, upstream in enumerate(service.upstreams)
+    }
