@@ -25,11 +25,13 @@ from turnout.control.supervision import Supervision
 from turnout.control.tables import Compiled, TooManyServers, Unresolved, compile_table
 from turnout.control.workers import Workers
 from turnout.proxy.commands import Plan, table_file
-from turnout.proxy.scoreboard import HealthWord, RoutingWord
+from turnout.proxy.scoreboard import RoutingWord
 
 TABLE_TIMEOUT_S: Final = 10.0
 """How long the workers may take to load a table that no switchover waits for."""
 
+Watch = Callable[[Configuration, RoutingTable], None]
+"""Called before a table is given to the workers, so that its servers have health words."""
 OnCut = Callable[[str, str, Sequence[Mapping[str, Any]]], Awaitable[None]]
 """Called with service, upstream and the names of what was cut as its server went."""
 
@@ -60,6 +62,7 @@ class Publisher:
         supervision: Supervision,
         endpoints: Callable[[], Mapping[str, Sequence[str]]],
         tell: Callable[[Event], None],
+        watch: Watch,
         on_cut: OnCut,
         control_argv: Sequence[str],
     ) -> None:
@@ -67,6 +70,7 @@ class Publisher:
 
         `endpoints` gives what is known of the servers' names.
         """
+        self._watch = watch
         self.source = source
         self.configuration = source.read()
         self._store = store
@@ -93,7 +97,7 @@ class Publisher:
             compiled = await self._compile(self.configuration)
             if same(compiled.table, before):
                 return
-            await self._prepare(compiled, reason)
+            await self._prepare(self.configuration, compiled, reason)
             await self._commit(compiled, reason)
         self._changed()
         await self._retire(before, compiled.table)
@@ -117,18 +121,16 @@ class Publisher:
             )
         return compiled
 
-    async def _prepare(self, compiled: Compiled, reason: str) -> None:
+    async def _prepare(self, configuration: Configuration, compiled: Compiled, reason: str) -> None:
         """Raises refusals.TableRefused."""
         shared, table = self._workers.shared, compiled.table
-        known = health_slots(self.table)
-        for slot in health_slots(table) - known:
-            # Its word may be left from a server that is gone.
-            shared.set_health(slot, HealthWord.UNKNOWN)
+        self._watch(configuration, table)
         try:
             error = await self._workers.prepare_table(table, TABLE_TIMEOUT_S)
         except OSError as fault:
             error = f"{shared.runtime_dir}: {fault.strerror}"
         if error:
+            self._watch(self.configuration, self.table)
             self._tell(TableRefused(number=table.number, reason=error))
             raise Refused(f"table {table.number} ({reason}) was not put in force: {error}")
 
@@ -185,17 +187,19 @@ class Publisher:
                 )
                 compiled = await self._compile(configuration)
                 if not same(compiled.table, before):
-                    await self._prepare(compiled, "reload")
+                    await self._prepare(configuration, compiled, "reload")
             except (Refused, UpstreamsSwapped) as error:
                 return Reloaded(error=str(error))
             plan = await self._plan(configuration, pinned, compiled)
             refusal = await self._supervision.apply_plan(plan)
             if refusal:
+                self._watch(self.configuration, before)
                 return Reloaded(error=refusal)
             changed = configuration != self.configuration
             self.source, self.configuration = pinned, configuration
             if not same(compiled.table, before):
                 await self._commit(compiled, "reload")
+            self._watch(configuration, self.table)
         self._changed()
         task = asyncio.get_running_loop().create_task(self._retire(before, self.table))
         self._retiring.add(task)
@@ -248,15 +252,6 @@ def read_table(runtime_dir: Path, number: int) -> RoutingTable:
 def same(first: RoutingTable, second: RoutingTable) -> bool:
     """Whether two tables differ in nothing but their number."""
     return replace(first, number=0) == replace(second, number=0)
-
-
-def health_slots(table: RoutingTable) -> set[int]:
-    return {
-        server.health_slot
-        for service in table.services
-        for upstream in service.upstreams
-        for server in upstream.servers
-    }
 
 
 def gone(before: RoutingTable, after: RoutingTable) -> dict[tuple[int, int], set[str]]:
