@@ -86,9 +86,21 @@ class Database(Ledger):
         row = self._maybe(f"{_SERVICES} WHERE name = ?", name)
         return None if row is None else _service(row)
 
-    def hold(self, name: str, held: bool, until: float | None, at: float, note: Note) -> ServiceRow:
-        """Hold or release a service, under a new epoch that workers can acknowledge."""
+    def hold(
+        self,
+        name: str,
+        held: bool,
+        until: float | None,
+        at: float,
+        note: Note,
+        revision: int | None = None,
+    ) -> ServiceRow:
+        """Hold or release a service, under a new epoch that workers can acknowledge.
+
+        Raises StaleRevision when the service has not `revision`.
+        """
         with self._transaction():
+            self.require_revision(name, revision)
             self._run(
                 "UPDATE services SET held = ?, hold_until = ?, epoch = ?, revision = ?"
                 " WHERE name = ?",
@@ -98,10 +110,20 @@ class Database(Ledger):
         return self._known(name)
 
     def set_servers(
-        self, name: str, upstream: str, servers: Sequence[str] | None, at: float, note: Note
+        self,
+        name: str,
+        upstream: str,
+        servers: Sequence[str] | None,
+        at: float,
+        note: Note,
+        revision: int | None = None,
     ) -> ServiceRow:
-        """Keep servers instead of the file's; None: the file's again."""
+        """Keep servers instead of the file's; None: the file's again.
+
+        Raises StaleRevision when the service has not `revision`.
+        """
         with self._transaction():
+            self.require_revision(name, revision)
             kept = dict(self._known(name).servers)
             kept.pop(upstream, None)
             if servers is not None:

@@ -11,6 +11,7 @@ receipt says so.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 
 from turnout.config.weights import Weights
@@ -85,7 +86,7 @@ def phases(switchover: Switchover) -> list[dict[str, Any]]:
     entered = (("pending", switchover.created_at), *switchover.phases)
     return [
         {"name": str(name), "seconds": round(max(0.0, until - since), 3)}
-        for (name, since), (_, until) in zip(entered[:-1], entered[1:], strict=True)
+        for (name, since), (_, until) in pairwise(entered)
     ]
 
 

@@ -68,8 +68,6 @@ class Switchover:
     pause_s: float | None
     """Between one step and the next; None: until somebody approves."""
     on_failure: OnFailure
-    watch_s: float
-    """How long the target is watched after the last step, at least."""
     check_s: float
     """How long `checking` may last."""
     requested_by: str
@@ -208,7 +206,7 @@ class LastStepTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class Drained(Event):
-    """The old upstream has nothing in flight, and the watch is over."""
+    """The old upstream has nothing in flight, and no idle connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,13 +394,6 @@ class CloseIdle(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class WatchUntil(Command):
-    """Go on watching the target until then."""
-
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
 class Finish(Command):
     """It is over: store the receipt with this state."""
 
@@ -422,8 +413,7 @@ def commands(switchover: Switchover) -> tuple[Command, ...]:
         case State.SHIFTING:
             return _shifting(switchover)
         case State.DRAINING:
-            ends = switchover.entered_at + switchover.watch_s
-            return (*_drain(switchover), WatchUntil(ends))
+            return _drain(switchover)
         case State.ROLLING_BACK if switchover.moved:
             step = len(switchover.steps)
             return (

@@ -1,0 +1,419 @@
+"""Carries one switchover out: one task, from the stored value to the next, until it is final.
+
+`_drive` does what `switchover.commands` says and feeds back how it went. A person's verbs and
+the watch come in through `apply`: it stores the next value, and then ends the activity that
+belonged to the last one. An activity that is ended half-way is no loss: its commands are
+derived anew from the value, and each may be carried out again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from turnout.config.model import Service
+from turnout.control import decider, describe, events, receipt, switchover
+from turnout.control.drain import Drainage, Drainer
+from turnout.control.evidence import Window, snapshot_of
+from turnout.control.health import UpstreamHealth
+from turnout.control.journal import Journal
+from turnout.control.ports import Prober, Workers
+from turnout.control.store import (
+    Audit,
+    Database,
+    Decision,
+    Note,
+    ServiceRow,
+    StaleRevision,
+    Store,
+    StoreUnusable,
+)
+from turnout.control.switchover import State, Switchover, without_weight
+
+T = TypeVar("T")
+
+RETRY_S: Final = 1.0
+ATTEMPTS_MAX: Final = 30
+"""So often a command that raises is tried again, each after RETRY_S, before it is given up."""
+_WATCHED: Final = frozenset({State.SHIFTING, State.PAUSED, State.DRAINING})
+
+
+async def whole(work: Coroutine[Any, Any, T]) -> T:
+    """Let the work end even when whoever waits for it is cancelled: no half-told decision."""
+    return await asyncio.shield(asyncio.ensure_future(work))
+
+
+class Words:
+    """Publishes decisions: the transaction and its routing word, one decision at a time.
+
+    Epochs reach the words in the order in which they were given out. Otherwise a worker that
+    has seen a later epoch would seem to have acknowledged an earlier one whose word is not
+    stored yet.
+    """
+
+    __slots__ = ("_lock", "_workers")
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._lock = asyncio.Lock()
+
+    async def publish(self, decide: Callable[[], Awaitable[ServiceRow]]) -> ServiceRow:
+        """Decide (a transaction that returns the service's row), then store the word of it."""
+        return await whole(self._publish(decide))
+
+    async def close(self) -> None:
+        """Wait until what is being published is published."""
+        async with self._lock:
+            pass
+
+    async def _publish(self, decide: Callable[[], Awaitable[ServiceRow]]) -> ServiceRow:
+        async with self._lock:
+            row = await decide()
+            self._workers.set_word(row.slot, row.held, row.second_weight, row.epoch)
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a carrier works with."""
+
+    store: Store
+    workers: Workers
+    prober: Prober
+    journal: Journal
+    words: Words
+    drainer: Drainer
+    now: Callable[[], float]
+    """Seconds since 1970."""
+    tick_s: float
+    """How often conditions are looked at."""
+
+
+class Carrier:
+    """One switchover under way."""
+
+    __slots__ = ("_activity", "_changed", "_lock", "_service", "_slot", "_tasks", "_world", "value")
+
+    def __init__(
+        self, world: World, value: Switchover, slot: int, service: Callable[[], Service]
+    ) -> None:
+        self.value = value
+        """As it was last stored."""
+        self._world = world
+        self._slot = slot
+        self._service = service
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._activity: asyncio.Task[switchover.Event | None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+
+    def begin(self, turn_back: str = "") -> None:
+        """Start carrying it out; with `turn_back`, a reason, back to the weights before it."""
+        drive = self._turn_back(turn_back) if turn_back else self._drive()
+        self._tasks = (asyncio.create_task(drive), asyncio.create_task(self._watch()))
+
+    async def stop(self) -> None:
+        """End the tasks, not the switchover: it is taken up again from the store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with self._lock:  # what is just being stored is stored whole
+            pass
+
+    async def until(self, reached: Callable[[Switchover], bool]) -> Switchover:
+        """Wait until the value is as wanted, or final, and return it."""
+        while not (self.value.final or reached(self.value)):
+            await self._changed.wait()
+        return self.value
+
+    async def apply(
+        self,
+        event: switchover.Event,
+        *,
+        only_at: int | None = None,
+        audit: Audit | None = None,
+    ) -> Switchover:
+        """Store and tell what follows from the event; then go on with that.
+
+        With `only_at`, nothing happens when the value has moved on since that revision.
+        Raises IllegalMove.
+        """
+        return await whole(self._apply(event, only_at, audit))
+
+    def back(self) -> list[UpstreamHealth]:
+        """Health of the upstreams that would get weight back if it went back now."""
+        gained = self.value.weights_before - self.value.second_weight
+        if gained == 0:
+            return []
+        return [self._health(int(gained > 0))]
+
+    # ------------------------------------------------------------ one change
+
+    async def _apply(
+        self, event: switchover.Event, only_at: int | None, audit: Audit | None
+    ) -> Switchover:
+        world = self._world
+        async with self._lock:
+            before = self.value
+            if only_at is not None and before.revision != only_at:
+                return before
+            after, _ = switchover.step(before, event)
+            proof = await self._receipt(after) if after.final else None
+            cut = 0 if proof is None else proof["requests"]["cut"]
+            note = Note(audit, describe.changed(before, after, cut))
+            self.value = await world.store(
+                Database.save_switchover, after, world.now(), note, proof
+            )
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+            if self._activity is not None:
+                self._activity.cancel()
+            world.journal.told(note)
+        return self.value
+
+    async def _receipt(self, ended: Switchover) -> dict[str, Any]:
+        world = self._world
+        kept = await world.store(Database.baseline, ended.id)
+        built = receipt.build(
+            ended,
+            None if kept is None else snapshot_of(kept),
+            world.workers.snapshot(self._slot),
+            await world.store(Database.in_flight_at_flip, ended.id),
+            await world.store(Database.casualties, ended.id),
+        )
+        wrong = receipt.verify(built)
+        if wrong:
+            problem = f"the receipt of {ended.id} does not agree: {'; '.join(wrong)}"
+            await world.journal.note(_problem(ended, problem, "please report this"))
+        return built
+
+    # ------------------------------------------------------------ the task
+
+    async def _drive(self) -> None:
+        failures = 0
+        while not self.value.final:
+            value = self.value
+            self._activity = asyncio.create_task(self._carry_out(value))
+            try:
+                await asyncio.wait({self._activity})
+            except asyncio.CancelledError:
+                self._activity.cancel()
+                raise
+            if self._activity.cancelled():
+                continue
+            error = self._activity.exception()
+            if error is None:
+                event = self._activity.result()
+            else:
+                failures += 1
+                event = await self._failed(value, error, failures)
+            if event is not None and await self._stored(event, value):
+                failures = 0
+
+    async def _failed(
+        self, value: Switchover, error: BaseException, failures: int
+    ) -> switchover.Event | None:
+        """What raised is told and tried again, as it may pass; but not for ever."""
+        if failures == 1:
+            self._tell(f"{value.state} of {value.id}: {type(error).__name__}: {error}")
+        if failures >= ATTEMPTS_MAX and not isinstance(error, StoreUnusable):
+            return switchover.GaveUp(self._world.now(), f"{type(error).__name__}: {error}")
+        await asyncio.sleep(RETRY_S)
+        return None
+
+    async def _stored(self, event: switchover.Event, value: Switchover) -> bool:
+        """Apply what came of `value`. While the store cannot be written nothing goes on."""
+        try:
+            await self.apply(event, only_at=value.revision)
+        except StoreUnusable as error:
+            self._tell(str(error))
+            await asyncio.sleep(RETRY_S)
+            return False
+        return True
+
+    def _tell(self, problem: str) -> None:
+        """To the log alone: what is told here may be that the store cannot be written."""
+        self._world.journal.told(_problem(self.value, problem, "it is tried again"))
+
+    async def _turn_back(self, reason: str) -> None:
+        """After a restart, once it is known whether the upstreams of before are healthy."""
+        while not self.value.final and self.value.state is not State.ROLLING_BACK:
+            at, value = self._world.now(), self.value
+            match decider.may_return(self.back(), bool(self.value.forced_by)):
+                case decider.GoOn():
+                    event: switchover.Event = switchover.Rollback(at, "turnout", reason)
+                    await self._stored(event, value)
+                case decider.Refuse(sick):
+                    event = switchover.GaveUp(at, f"{reason}; no way back: {sick}")
+                    await self._stored(event, value)
+                case decider.Wait():
+                    await asyncio.sleep(self._world.tick_s)
+        await self._drive()
+
+    # ------------------------------------------------------------ commands
+
+    async def _carry_out(self, value: Switchover) -> switchover.Event | None:
+        """Carry out all that the value asks for, and return what that means for it."""
+        for command in switchover.commands(value):
+            event = await self._do(value, command)
+            if event is not None:
+                return event
+        event = switchover.carried_out(value, self._world.now())
+        if event is None:
+            await asyncio.get_running_loop().create_future()  # until a person's verb ends it
+        return event
+
+    async def _do(self, value: Switchover, command: switchover.Command) -> switchover.Event | None:
+        """Carry one command out. Returns an event only if it cut the others short."""
+        world = self._world
+        match command:
+            case switchover.PrepareTables():
+                timeout_s = self._service().switchover.prepare_timeout_s
+                error = await world.workers.prepare(timeout_s)
+                if error:
+                    return switchover.PrepareFailed(world.now(), error)
+            case switchover.CheckHealth(upstream, until):
+                return await self._check(value, upstream, until)
+            case switchover.SetWeight(step, second_weight):
+                await whole(self._set_weight(value, step, second_weight))
+            case switchover.AwaitAcknowledgement(step):
+                await self._acknowledged(value, step)
+            case switchover.HoldStep(until):
+                await self._sleep_until(until)
+            case switchover.Drain(upstream, step):
+                what = await self._drainage(value, upstream, step)
+                await world.drainer.drain(
+                    what, self._service().drain, self._on_cut(value, upstream)
+                )
+            case switchover.CloseIdle(upstream):
+                await world.drainer.close_idle(self._slot, upstream)
+        return None
+
+    async def _check(
+        self, value: Switchover, upstream: int, until: float | None
+    ) -> switchover.Event | None:
+        world = self._world
+        while True:
+            at = world.now()
+            match decider.may_rise(self._health(upstream), at, until, bool(value.forced_by)):
+                case decider.GoOn():
+                    return None
+                case decider.Refuse(reason) if until is not None:
+                    return switchover.TargetNeverHealthy(at, reason)
+                case decider.Refuse(reason):
+                    event = self._event(decider.failed(reason, self.back(), value.on_failure))
+                    if event is not None:
+                        return event
+                case decider.Wait():
+                    pass
+            await asyncio.sleep(world.tick_s)
+
+    async def _set_weight(self, value: Switchover, step: int, second_weight: int) -> None:
+        world = self._world
+        before = world.workers.snapshot(self._slot)
+        await world.store(Database.keep_baseline, value.id, before.to_document())
+        decisions: list[Decision] = []
+
+        def note(row: ServiceRow) -> Note:
+            return Note(events=(describe.weights(row, value.id),))
+
+        async def decide() -> ServiceRow:
+            decision = await world.store(
+                Database.decide_weight, value, step, second_weight, world.now(), note
+            )
+            decisions.append(decision)
+            return decision.service
+
+        lost = self._loses(second_weight)
+        try:
+            row = await world.words.publish(decide)
+        except StaleRevision:
+            return  # the value has moved on, and this activity is being ended
+        in_flight = world.workers.in_flight_by_class(self._slot, lost)
+        if not decisions[0].again:
+            world.journal.told(note(row))
+            await world.store(Database.keep_in_flight, value.id, in_flight)
+
+    def _loses(self, second_weight: int) -> int:
+        """Which upstream (0, 1) has its weight taken by this one."""
+        old = without_weight(second_weight)
+        if old is not None:
+            return old
+        return int(second_weight < self._world.workers.word(self._slot).second_weight)
+
+    async def _acknowledged(self, value: Switchover, step: int) -> None:
+        world = self._world
+        what = await self._drainage(value, 0, step)
+        deadline = what.since + self._service().drain.timeout_s
+        replaced = await world.drainer.grace(what.epoch, deadline)
+        outcome = f"acknowledged; {replaced} workers replaced" if replaced else "acknowledged"
+        await world.store(Database.step_done, value.id, step, world.now(), outcome)
+
+    async def _drainage(self, value: Switchover, upstream: int, step: int) -> Drainage:
+        rows = await self._world.store(Database.steps, value.id)
+        row = next(row for row in rows if row.step == step)
+        return Drainage(self._slot, upstream, row.epoch, row.decided_at)
+
+    def _on_cut(
+        self, value: Switchover, upstream: int
+    ) -> Callable[[Sequence[Mapping[str, Any]]], Awaitable[None]]:
+        async def on_cut(entries: Sequence[Mapping[str, Any]]) -> None:
+            told = events.ExchangesCut(
+                service=value.service,
+                upstream=value.name(upstream),
+                count=len(entries),
+                reason=str(entries[0]["reason"]),
+                switchover=value.id,
+            )
+            note = Note(events=(told,))
+            now = self._world.now()
+            await self._world.store(Database.keep_casualties, value.service, entries, now, note)
+            self._world.journal.told(note)
+
+        return on_cut
+
+    async def _sleep_until(self, until: float) -> None:
+        # In short naps: the wall clock may be set while we sleep.
+        while (left_s := until - self._world.now()) > 0:
+            await asyncio.sleep(min(left_s, 1.0))
+
+    # ------------------------------------------------------------ the watch
+
+    async def _watch(self) -> None:
+        """Look at the target for as long as it carries weight that could be taken back."""
+        window: Window | None = None
+        while not self.value.final:
+            await asyncio.sleep(self._world.tick_s)
+            value = self.value
+            if not (value.moved and value.state in _WATCHED):
+                window = None
+                continue
+            limit = self._service().switchover.error_limit
+            if window is None:
+                window = Window(limit.window_s if limit else 0.0)
+            window.add(self._world.workers.snapshot(self._slot))
+            situation = decider.Situation(
+                self._health(value.target), window.evidence(value.target), limit
+            )
+            forced = bool(value.forced_by)
+            verdict = decider.watch(situation, self.back(), value.on_failure, forced)
+            event = self._event(verdict)
+            if event is not None:
+                await self._stored(event, value)
+
+    def _event(self, verdict: decider.WatchVerdict) -> switchover.Event | None:
+        match verdict:
+            case decider.RollBack(reason):
+                return switchover.TargetFailed(self._world.now(), reason)
+            case decider.GiveUp(reason):
+                return switchover.GaveUp(self._world.now(), reason)
+            case _:
+                return None
+
+    def _health(self, upstream: int) -> UpstreamHealth:
+        return self._world.prober.upstream(self.value.service, self.value.name(upstream))
+
+
+def _problem(value: Switchover, problem: str, remedy: str) -> Note:
+    told = events.ControlProblem(service=value.service, problem=problem, next=remedy)
+    return Note(events=(told,))

@@ -1,0 +1,662 @@
+"""The one place that causes a switchover's effects: what the API may ask for, and its start.
+
+The order is always: store, act, record. This file takes a person's wish, lets the pure parts
+judge it (`decider`, `switchover`), stores the decision, and leaves it to a `Carrier`, one for
+each switchover under way. A wish that is refused raises a `refusals.Refusal` and has changed
+nothing; StoreUnusable means that it could not be stored, and so did not happen.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from turnout.config.address import Address
+from turnout.config.model import BY_HAND, Configuration, Service
+from turnout.config.weights import WHOLE, Percentage, Weights
+from turnout.control import decider, describe, events, recovery, switchover
+from turnout.control.carrier import Carrier, Words, World, whole
+from turnout.control.drain import Drainer
+from turnout.control.health import first_verdict_s
+from turnout.control.journal import Journal
+from turnout.control.ports import Prober, Tables, Workers
+from turnout.control.refusals import (
+    BadServers,
+    BadWeights,
+    IllegalVerb,
+    NothingToRollBack,
+    RevisionIsStale,
+    SwitchoverUnderWay,
+    TableRefused,
+    Unhealthy,
+    UnknownService,
+    UnknownStrategy,
+    UnknownSwitchover,
+    UnknownUpstream,
+)
+from turnout.control.store import (
+    Audit,
+    Author,
+    Database,
+    Note,
+    ServiceRow,
+    StaleRevision,
+    Store,
+    UnderWay,
+)
+from turnout.control.switchover import State, Switchover
+
+ROLLBACK: Final = "rollback"
+"""The name in the history of a rollback of a switchover that had ended."""
+TURNOUT: Final = Author("turnout")
+"""What nobody asked for."""
+EVENTS_KEPT: Final = 10_000
+TICK_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """A service as it is now."""
+
+    row: ServiceRow
+    switchover: Switchover | None
+    """The one under way."""
+    in_flight: tuple[int, int]
+    """Of the first and the second upstream."""
+
+
+class Executor:
+    """Carries out what people and the decider want; made once, in the control process."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        workers: Workers,
+        prober: Prober,
+        tables: Tables,
+        journal: Journal,
+        configuration: Configuration,
+        now: Callable[[], float],
+        tick_s: float = TICK_S,
+    ) -> None:
+        """`now` gives seconds since 1970; `tick_s` is how often conditions are looked at."""
+        self._services = {service.name: service for service in configuration.services}
+        self._configuration = configuration
+        self._tables = tables
+        self._carriers: dict[str, Carrier] = {}
+        """Service -> its switchover under way, or its last one."""
+        self._releases: dict[str, asyncio.Task[None]] = {}
+        self._world = World(
+            store=store,
+            workers=workers,
+            prober=prober,
+            journal=journal,
+            words=Words(workers),
+            drainer=Drainer(workers, now, tick_s),
+            now=now,
+            tick_s=tick_s,
+        )
+
+    # ------------------------------------------------------------ start, reload, end
+
+    async def recover(self) -> None:
+        """Take up what the last control process left. To be called once, before any wish."""
+        world = self._world
+        rows = await world.store(Database.services)
+        identity = world.workers.identity
+        plan = recovery.plan(
+            self._services,
+            rows,
+            {row.slot: world.workers.word(row.slot) for row in rows if row.name in self._services},
+            await world.store(Database.all_under_way),
+            restarted=await world.store(Database.scoreboard) != identity,
+        )
+        await world.store(Database.raise_epoch, plan.epoch_least)
+        for stale in plan.words:
+            row = stale.row
+            world.workers.set_word(row.slot, row.held, row.second_weight, row.epoch)
+        slots = {row.name: row.slot for row in rows}
+        for found in plan.switchovers:
+            await self._take_up(found, slots[found.switchover.service])
+        await world.store(Database.set_scoreboard, identity)
+        for row in rows:
+            if row.held and row.name in self._services:
+                self._release_at(row.name, row.hold_until)
+
+    async def _take_up(
+        self, found: recovery.Resume | recovery.TurnBack | recovery.Orphan, slot: int
+    ) -> None:
+        value = found.switchover
+        carrier = self._carrier(value, slot)
+        match found:
+            case recovery.Resume():
+                action = "resumed"
+                carrier.begin()
+            case recovery.TurnBack(_, reason):
+                action = f"turned back: {reason}"
+                carrier.begin(turn_back=reason)
+            case recovery.Orphan(_, reason):
+                action = f"given up: {reason}"
+                await carrier.apply(switchover.GaveUp(self._world.now(), reason))
+        told = events.Recovered(
+            service=value.service, switchover=value.id, state=value.state, action=action
+        )
+        await self._world.journal.note(Note(events=(told,)))
+
+    def configure(self, configuration: Configuration) -> None:
+        """Use a new configuration; its services are in the store already.
+
+        What is under way keeps its steps and takes its limits from the new one. Raises
+        SwitchoverUnderWay when it has no more the service of one.
+        """
+        services = {service.name: service for service in configuration.services}
+        for name, carrier in self._carriers.items():
+            if not carrier.value.final and name not in services:
+                raise SwitchoverUnderWay(name, carrier.value.id)
+        self._services = services
+        self._configuration = configuration
+
+    async def trim(self) -> None:
+        """Let old history go, as the settings say; to be called now and then."""
+        state = self._configuration.state
+        await self._world.store(
+            Database.trim, state.switchovers_kept, state.audit_kept, EVENTS_KEPT
+        )
+
+    async def close(self) -> None:
+        """End all tasks; what is under way is taken up again at the next start."""
+        releases = list(self._releases.values())
+        for task in releases:
+            task.cancel()
+        await asyncio.gather(*releases, return_exceptions=True)
+        for carrier in self._carriers.values():
+            await carrier.stop()
+        await self._world.words.close()
+
+    # ------------------------------------------------------------ reading
+
+    async def service(self, name: str) -> ServiceView:
+        """A service as it is now. Raises UnknownService."""
+        service = self._service(name)
+        row = await self._row(service)
+        in_flight = (self._in_flight(row, 0), self._in_flight(row, 1))
+        return ServiceView(row, await self._world.store(Database.under_way, name), in_flight)
+
+    async def get(self, id: str) -> Switchover:
+        """Raises UnknownSwitchover."""
+        found = await self._world.store(Database.switchover, id)
+        if found is None:
+            raise UnknownSwitchover(f"there is no switchover {id}; see turnout history")
+        return found
+
+    async def wait(self, id: str) -> Switchover:
+        """Wait until a switchover has ended, and return it. Raises UnknownSwitchover."""
+        return await self._until(id, lambda value: value.final)
+
+    async def wait_acknowledged(self, id: str) -> Switchover:
+        """Wait until every worker acts on a switchover's last weights, or it has ended."""
+        return await self._until(id, lambda value: value.state is State.DRAINING)
+
+    async def _until(self, id: str, reached: Callable[[Switchover], bool]) -> Switchover:
+        for carrier in self._carriers.values():
+            if carrier.value.id == id:
+                return await carrier.until(reached)
+        return await self.get(id)
+
+    # ------------------------------------------------------------ moving weights
+
+    async def start(
+        self,
+        service: str,
+        to: str,
+        author: Author,
+        *,
+        strategy: str = "",
+        wait_healthy_s: float = 0.0,
+        force: bool = False,
+        dry_run: bool = False,
+        revision: int | None = None,
+    ) -> Switchover:
+        """Move all of a service's traffic to the upstream `to`.
+
+        The answer is under way; or, with an empty id, what would be stored (`dry_run`) or
+        `completed` because nothing was to be done. Raises SwitchoverUnderWay, Unhealthy,
+        UnknownService, UnknownUpstream, UnknownStrategy, RevisionIsStale.
+        """
+        found = self._service(service)
+        if to not in found.names:
+            raise UnknownUpstream(f"{service} has no upstream {to}; it has {_and(found.names)}")
+        name = strategy or found.switchover.default
+        steps = found.switchover.strategy(name)
+        if steps is None:
+            known = [known.name for known in found.switchover.strategies]
+            raise UnknownStrategy(f"{service} has no strategy {name}; it has {_and(known)}")
+        row = await self._free(found, revision)
+        target = found.names.index(to)
+        new = self._new(
+            found,
+            row,
+            author,
+            target=target,
+            strategy=name,
+            steps=switchover.plan_steps(steps.steps, target, row.second_weight),
+            pause_s=None if steps.pause_s == float("inf") else steps.pause_s,
+            wait_healthy_s=wait_healthy_s,
+            force=force,
+        )
+        return await self._start(found, row, new, author, dry_run, wait_healthy_s, revision)
+
+    async def set_weights(
+        self,
+        service: str,
+        weights: Mapping[str, Percentage],
+        author: Author,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        revision: int | None = None,
+    ) -> Switchover:
+        """Set a service's weights by hand: percentages by upstream, sum 100.
+
+        Answers and raises as `start`; BadWeights instead of an unknown strategy.
+        """
+        found = self._service(service)
+        try:
+            wanted = Weights.of_percent(*found.names, weights).second_weight
+        except ValueError as error:
+            raise BadWeights(f"{service}: {error}") from None
+        row = await self._free(found, revision)
+        new = self._new(
+            found,
+            row,
+            author,
+            target=_gains(row.second_weight, wanted),
+            strategy=BY_HAND,
+            steps=(wanted,),
+            force=force,
+        )
+        return await self._start(found, row, new, author, dry_run, 0.0, revision)
+
+    async def rollback(
+        self,
+        service: str,
+        author: Author,
+        *,
+        force: bool = False,
+        revision: int | None = None,
+    ) -> Switchover:
+        """Back to where the traffic was before: the one under way, or the last that moved any.
+
+        Raises NothingToRollBack, Unhealthy, UnknownService, IllegalVerb, RevisionIsStale.
+        """
+        found = self._service(service)
+        carrier = self._under_way(service)
+        if carrier is not None:
+            await self._require(service, revision)
+            event = switchover.Rollback(self._world.now(), author.who, author.reason, force)
+            return await self._turn(carrier, event, author, "rollback", force)
+        row = await self._free(found, revision)
+        last = await self._world.store(Database.last_moved, service)
+        wanted = None if last is None else _weights_before(last, row)
+        if wanted is None or wanted == row.second_weight:
+            raise NothingToRollBack(f"{service}: no switchover has left its weights moved")
+        new = self._new(
+            found,
+            row,
+            author,
+            target=_gains(row.second_weight, wanted),
+            strategy=ROLLBACK,
+            steps=(wanted,),
+            force=force,
+        )
+        return await self._start(found, row, new, author, False, 0.0, revision)
+
+    def _new(
+        self,
+        service: Service,
+        row: ServiceRow,
+        author: Author,
+        *,
+        target: int,
+        strategy: str,
+        steps: tuple[int, ...],
+        pause_s: float | None = 0.0,
+        wait_healthy_s: float = 0.0,
+        force: bool,
+    ) -> Switchover:
+        return Switchover(
+            id="",
+            service=service.name,
+            first=row.first,
+            second=row.second,
+            from_upstream=service.names[1 - target],
+            to_upstream=service.names[target],
+            strategy=strategy,
+            weights_before=row.second_weight,
+            second_weight=row.second_weight,
+            steps=steps,
+            pause_s=pause_s,
+            on_failure=service.switchover.on_failure,
+            check_s=max(wait_healthy_s, first_verdict_s(service.health)),
+            requested_by=author.who,
+            reason=author.reason,
+            created_at=self._world.now(),
+            forced_by=author.who if force else "",
+            force_reason=author.reason if force else "",
+        )
+
+    async def _start(
+        self,
+        service: Service,
+        row: ServiceRow,
+        new: Switchover,
+        author: Author,
+        dry_run: bool,
+        wait_healthy_s: float,
+        revision: int | None,
+    ) -> Switchover:
+        """Judge a new switchover, store it and begin."""
+        world = self._world
+        still = all(step == row.second_weight for step in new.steps)
+        if still:
+            old = switchover.without_weight(row.second_weight)
+            if old is None or not self._in_flight(row, old):
+                return replace(new, state=State.COMPLETED)
+        else:
+            health = world.prober.upstream(new.service, new.to_upstream)
+            match decider.may_start(health, wait_healthy_s, bool(new.forced_by)):
+                case decider.Refuse(reason):
+                    raise Unhealthy(
+                        f"{reason}; wait for it (--wait-healthy 60s), or force it (--force)",
+                        new.to_upstream,
+                    )
+        if dry_run:
+            return new
+        audit = Audit(author, f"switchover.start {new.strategy}", new.service, _moves(new))
+        return await whole(self._begin(new, row.slot, audit, revision))
+
+    async def _begin(
+        self, new: Switchover, slot: int, audit: Audit, revision: int | None
+    ) -> Switchover:
+        world = self._world
+        told: list[Note] = []
+
+        def note(stored: Switchover) -> Note:
+            told.append(Note(audit, (describe.started(stored),)))
+            return told[0]
+
+        try:
+            stored = await world.store(Database.start_switchover, new, world.now(), note, revision)
+        except UnderWay as error:
+            raise SwitchoverUnderWay(error.service, error.id) from None
+        except StaleRevision as error:
+            raise _stale(error) from None
+        world.journal.told(told[0])
+        carrier = self._carrier(stored, slot)
+        carrier.begin()
+        return carrier.value
+
+    # ------------------------------------------------------------ steering
+
+    async def pause(self, id: str, author: Author) -> Switchover:
+        """Keep the weights where they are. Raises IllegalVerb, UnknownSwitchover; so the others."""
+        return await self._steer(id, switchover.Pause(self._world.now(), author.who), author)
+
+    async def resume(self, id: str, author: Author) -> Switchover:
+        """Go on after `pause`."""
+        return await self._steer(id, switchover.Resume(self._world.now(), author.who), author)
+
+    async def approve(self, id: str, author: Author) -> Switchover:
+        """Allow the next step of a switchover that waits for approval."""
+        return await self._steer(id, switchover.Approve(self._world.now(), author.who), author)
+
+    async def abort(self, id: str, author: Author) -> Switchover:
+        """End it and restore the weights before it. Raises Unhealthy too: that may not do."""
+        event = switchover.Abort(self._world.now(), author.who, author.reason)
+        return await self._steer(id, event, author)
+
+    async def _steer(self, id: str, event: switchover.Event, author: Author) -> Switchover:
+        verb = type(event).__name__.lower()
+        for carrier in self._carriers.values():
+            if carrier.value.id == id and not carrier.value.final:
+                if isinstance(event, switchover.Abort):
+                    return await self._turn(carrier, event, author, verb, force=False)
+                return await self._apply(carrier, event, author, verb)
+        value = await self.get(id)
+        raise IllegalVerb(f"switchover {id} has ended: {value.state}", id, value.state)
+
+    async def _turn(
+        self,
+        carrier: Carrier,
+        event: switchover.Event,
+        author: Author,
+        verb: str,
+        force: bool,
+    ) -> Switchover:
+        """Abort or roll back what is under way, if that gives no weight to the unhealthy."""
+        if (carrier.value.state, type(event)) in switchover.MOVES:
+            back = carrier.back()
+            match decider.may_return(back, force):
+                case decider.Refuse(reason) | decider.Wait(reason):
+                    raise Unhealthy(
+                        f"{verb} would give weight back: {reason};"
+                        " turnout rollback --force --reason … does it nevertheless",
+                        back[0].name,
+                    )
+        return await self._apply(carrier, event, author, verb)
+
+    async def _apply(
+        self, carrier: Carrier, event: switchover.Event, author: Author, verb: str
+    ) -> Switchover:
+        value = carrier.value
+        audit = Audit(author, f"switchover.{verb}", value.service, value.id)
+        try:
+            return await carrier.apply(event, audit=audit)
+        except switchover.IllegalMove as error:
+            state = error.switchover.state
+            raise IllegalVerb(f"{verb}: {error}", value.id, state) from None
+
+    # ------------------------------------------------------------ holding
+
+    async def hold(
+        self, service: str, author: Author, *, revision: int | None = None
+    ) -> ServiceRow:
+        """Keep new requests waiting, for `hold.timeout` at most; again: from now on.
+
+        Raises UnknownService, RevisionIsStale.
+        """
+        found = self._service(service)
+        until = self._world.now() + found.hold.timeout_s
+        told = events.Held(service=service, who=author.who, until=until, reason=author.reason)
+        note = Note(Audit(author, "service.hold", service), (told,))
+        row = await self._set_hold(service, True, until, note, revision)
+        self._release_at(service, until)
+        return row
+
+    async def release(
+        self, service: str, author: Author, *, revision: int | None = None
+    ) -> ServiceRow:
+        """Let held requests go; nothing if none are held. Raises as `hold`."""
+        row = await self._row(self._service(service))
+        if not row.held:
+            await self._require(service, revision)
+            return row
+        told = events.Released(service=service, who=author.who, reason=author.reason)
+        note = Note(Audit(author, "service.release", service), (told,))
+        row = await self._set_hold(service, False, None, note, revision)
+        release = self._releases.pop(service, None)
+        if release is not None and release is not asyncio.current_task():
+            release.cancel()
+        return row
+
+    async def _set_hold(
+        self, service: str, held: bool, until: float | None, note: Note, revision: int | None
+    ) -> ServiceRow:
+        world = self._world
+
+        async def decide() -> ServiceRow:
+            return await world.store(
+                Database.hold, service, held, until, world.now(), note, revision
+            )
+
+        try:
+            row = await world.words.publish(decide)
+        except StaleRevision as error:
+            raise _stale(error) from None
+        world.journal.told(note)
+        return row
+
+    def _release_at(self, service: str, until: float | None) -> None:
+        """A hold ends by itself: nobody's forgetfulness keeps a service shut."""
+        previous = self._releases.pop(service, None)
+        if previous is not None:
+            previous.cancel()
+        at = self._world.now() if until is None else until
+        self._releases[service] = asyncio.create_task(self._release_later(service, at))
+
+    async def _release_later(self, service: str, at: float) -> None:
+        while (left_s := at - self._world.now()) > 0:
+            await asyncio.sleep(min(left_s, 1.0))
+        if service in self._services:
+            await self.release(service, replace(TURNOUT, reason="hold.timeout is over"))
+
+    # ------------------------------------------------------------ servers
+
+    async def set_servers(
+        self,
+        service: str,
+        upstream: str,
+        servers: Sequence[str],
+        author: Author,
+        *,
+        revision: int | None = None,
+    ) -> ServiceRow:
+        """Use these servers for an upstream from now on, instead of the file's.
+
+        Raises BadServers, TableRefused, UnknownService, UnknownUpstream, RevisionIsStale.
+        """
+        found = self._service(service)
+        if upstream not in found.names:
+            names = _and(found.names)
+            raise UnknownUpstream(f"{service} has no upstream {upstream}; it has {names}")
+        addresses = self._addresses(servers)
+        row = await self._row(found)
+        before = row.servers.get(upstream)
+        told = events.ServersChanged(
+            service=service,
+            upstream=upstream,
+            servers=addresses,
+            who=author.who,
+            reason=author.reason,
+        )
+        detail = f"{upstream}={','.join(addresses)}"
+        note = Note(Audit(author, "servers.set", service, detail), (told,))
+        return await whole(self._set_servers(service, upstream, addresses, before, note, revision))
+
+    async def _set_servers(
+        self,
+        service: str,
+        upstream: str,
+        servers: Sequence[str],
+        before: Sequence[str] | None,
+        note: Note,
+        revision: int | None,
+    ) -> ServiceRow:
+        world = self._world
+        try:
+            row = await world.store(
+                Database.set_servers, service, upstream, servers, world.now(), note, revision
+            )
+        except StaleRevision as error:
+            raise _stale(error) from None
+        world.journal.told(note)
+        try:
+            await self._tables.publish(f"servers of {service} {upstream}")
+        except TableRefused as error:
+            undone = Audit(TURNOUT, "servers.restore", service, upstream, str(error))
+            await world.store(
+                Database.set_servers, service, upstream, before, world.now(), Note(undone)
+            )
+            raise
+        return row
+
+    def _addresses(self, servers: Sequence[str]) -> tuple[str, ...]:
+        limit = self._configuration.limits.servers
+        if len(servers) > limit:
+            raise BadServers(f"{len(servers)} servers; limits.servers allows {limit}")
+        try:
+            addresses = tuple(str(Address.parse(server)) for server in servers)
+        except ValueError as error:
+            raise BadServers(str(error)) from None
+        if len(set(addresses)) != len(addresses):
+            raise BadServers("a server is named twice")
+        return addresses
+
+    # ------------------------------------------------------------ parts
+
+    def _service(self, name: str) -> Service:
+        found = self._services.get(name)
+        if found is None:
+            known = _and(sorted(self._services))
+            raise UnknownService(f"there is no service {name}; there is {known}")
+        return found
+
+    async def _row(self, service: Service) -> ServiceRow:
+        row = await self._world.store(Database.service, service.name)
+        assert row is not None, f"service {service.name} was not put in the store"
+        return row
+
+    async def _free(self, service: Service, revision: int | None) -> ServiceRow:
+        """The service's row, if nothing of it is under way; that is checked first."""
+        running = await self._world.store(Database.under_way, service.name)
+        if running is not None:
+            raise SwitchoverUnderWay(service.name, running.id)
+        await self._require(service.name, revision)
+        return await self._row(service)
+
+    async def _require(self, service: str, revision: int | None) -> None:
+        try:
+            await self._world.store(Database.require_revision, service, revision)
+        except StaleRevision as error:
+            raise _stale(error) from None
+
+    def _under_way(self, service: str) -> Carrier | None:
+        carrier = self._carriers.get(service)
+        return None if carrier is None or carrier.value.final else carrier
+
+    def _carrier(self, value: Switchover, slot: int) -> Carrier:
+        name = value.service
+        carrier = Carrier(self._world, value, slot, lambda: self._services[name])
+        self._carriers[name] = carrier
+        return carrier
+
+    def _in_flight(self, row: ServiceRow, upstream: int) -> int:
+        return sum(self._world.workers.in_flight(row.slot, upstream).values())
+
+
+def _stale(error: StaleRevision) -> RevisionIsStale:
+    return RevisionIsStale(str(error), error.expected, error.found)
+
+
+def _gains(before: int, after: int) -> int:
+    """Which upstream (0, 1) has more after than before; where neither has, the one with all."""
+    return int(after > before) if after != before else int(after == WHOLE)
+
+
+def _weights_before(last: Switchover, row: ServiceRow) -> int | None:
+    """The weights before `last` as the service counts its upstreams now."""
+    if {last.first, last.second} != {row.first, row.second}:
+        return None
+    before = last.weights_before
+    return before if last.second == row.second else WHOLE - before
+
+
+def _moves(new: Switchover) -> str:
+    before = Weights(new.first, new.second, new.weights_before)
+    after = Weights(new.first, new.second, new.steps[-1])
+    return f"{before} -> {after}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(names) if names else "none"
