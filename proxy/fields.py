@@ -87,7 +87,9 @@ def connection_options(values: Iterable[bytes], status: int) -> frozenset[bytes]
 
 
 def is_protected(name: bytes) -> bool:
-    """Whether a field of this name (lower case) may not be dropped at a peer's wish."""
+    """Whether a field of this name (lower case) may not be dropped at a peer's wish, nor be set
+    behind a body. To WSGI and CGI servers `_` is the same as `-`."""
+    name = name.replace(b"_", b"-")
     return name in _PROTECTED or name.startswith((b"x-forwarded-", b"sec-"))
 
 

@@ -158,8 +158,12 @@ class _At(IntEnum):
     END = 4
 
 
-_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*)?\r\n")
-_SIZE_LINE_BEGUN: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t -~\x80-\xff]*)?\r?)?")
+_EXTENSION = (
+    rb";[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+    rb"(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|" + rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*"' + rb"))?"
+)
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*\r\n")
+_SIZE_LINE_BEGUN: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:;[\t -~]*)?\r?)?")
 _TRAILERS_BEGUN: Final = re.compile(rb"(?:[\t -~\x80-\xff]|\r\n)*\r?")
 _TRAILER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t -~\x80-\xff]*\r\n")
 
@@ -173,9 +177,9 @@ class ChunkedDecoder:
     lines that may be passed on, `leftover` the bytes behind it. What was returned up to a
     fault does not depend on how the bytes were split into reads.
 
-    Strict: sizes of 1 to 16 hex digits below 2^63, CRLF at every end, no control byte in an
-    extension. Extensions are dropped, and so are trailers that frame, route or
-    authenticate. It holds back one unfinished line, or the unfinished trailers, no more.
+    Strict: sizes of 1 to 16 hex digits below 2^63, CRLF at every end, extensions of the
+    standard's form without white space around their signs. Extensions are dropped, and so
+    are trailers that frame, route or authenticate. It holds back one unfinished line, or the unfinished trailers, no more.
     """
 
     __slots__ = (
