@@ -6,7 +6,7 @@ the names wait in files of the runtime directory until control has stored them.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import time
 from typing import Any, Final
@@ -73,7 +73,7 @@ class Casualties:
         self,
         service: str,
         upstream: str,
-        entries: list[Mapping[str, Any]],
+        entries: Sequence[Mapping[str, Any]],
         reason: str,
         at: float | None = None,
     ) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from turnout.config.loader import needs_restart
 from turnout.config.model import Configuration
-from turnout.config.table import RoutingTable, decode
+from turnout.config.table import RoutingTable, TableError, decode
 from turnout.control.committed import Committed, write_committed
 from turnout.control.compiler import make_plan, service_names
 from turnout.control.events import Event, TablePublished, TableRefused
+from turnout.control.refusals import Refusal
 from turnout.control.refusals import TableRefused as Refused
 from turnout.control.source import Pinned, Source
 from turnout.control.store import Database, Store, UpstreamsSwapped
@@ -30,6 +31,8 @@ from turnout.proxy.scoreboard import RoutingWord
 TABLE_TIMEOUT_S: Final = 10.0
 """How long the workers may take to load a table that no switchover waits for."""
 
+Configure = Callable[[Configuration], None]
+"""Called with a new configuration before it is in force; raises a Refusal if it cannot be."""
 Watch = Callable[[Configuration, RoutingTable], None]
 """Called before a table is given to the workers, so that its servers have health words."""
 OnCut = Callable[[str, str, Sequence[Mapping[str, Any]]], Awaitable[None]]
@@ -57,19 +60,22 @@ class Publisher:
         self,
         source: Source,
         *,
+        table: RoutingTable,
         store: Store,
         workers: Workers,
         supervision: Supervision,
         endpoints: Callable[[], Mapping[str, Sequence[str]]],
         tell: Callable[[Event], None],
+        configure: Configure,
         watch: Watch,
         on_cut: OnCut,
         control_argv: Sequence[str],
     ) -> None:
-        """Begin with what is in force. Raises SettingsError, OSError or TableError.
+        """Begin with what is in force. Raises SettingsError.
 
         `endpoints` gives what is known of the servers' names.
         """
+        self._configure = configure
         self._watch = watch
         self.source = source
         self.configuration = source.read()
@@ -82,7 +88,7 @@ class Publisher:
         self._control_argv = list(control_argv)
         self._lock = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
-        self.table = read_table(workers.shared.runtime_dir, workers.shared.table_in_force)
+        self.table = table
         self.unresolved: tuple[Unresolved, ...] = ()
         self.followers: list[Callable[[], None]] = []
         """Called after each change of the configuration or the table."""
@@ -188,11 +194,14 @@ class Publisher:
                 compiled = await self._compile(configuration)
                 if not same(compiled.table, before):
                     await self._prepare(configuration, compiled, "reload")
-            except (Refused, UpstreamsSwapped) as error:
+                self._configure(configuration)
+            except (Refusal, UpstreamsSwapped) as error:
+                self._watch(self.configuration, before)
                 return Reloaded(error=str(error))
             plan = await self._plan(configuration, pinned, compiled)
             refusal = await self._supervision.apply_plan(plan)
             if refusal:
+                self._configure(self.configuration)
                 self._watch(self.configuration, before)
                 return Reloaded(error=refusal)
             changed = configuration != self.configuration
@@ -230,9 +239,9 @@ class Publisher:
         words = tuple((service.slot, shared.word(service.slot)) for service in self.table.services)
         return Committed(self.table, words, shared.epoch)
 
-    def write_committed(self) -> None:
+    def write_committed(self, committed: Committed) -> None:
         """Blocks for the disk. Raises OSError."""
-        write_committed(self.configuration, self.committed())
+        write_committed(self.configuration, committed)
 
     def _changed(self) -> None:
         for follow in self.followers:
@@ -245,8 +254,12 @@ class Publisher:
 
 
 def read_table(runtime_dir: Path, number: int) -> RoutingTable:
-    """Raises OSError or TableError."""
-    return decode((runtime_dir / table_file(number)).read_bytes())
+    """The table of that number in the runtime directory. Raises TableError."""
+    try:
+        data = (runtime_dir / table_file(number)).read_bytes()
+    except OSError as error:
+        raise TableError(f"table {number} cannot be read: {error}") from error
+    return decode(data)
 
 
 def same(first: RoutingTable, second: RoutingTable) -> bool:

@@ -48,6 +48,11 @@ class SharedState:
         self._health = SharedWords(runtime_dir / HEALTH_FILE, HEALTH_BYTES, create=False)
         self.scoreboard = Scoreboard.open(runtime_dir)
 
+    def close(self) -> None:
+        self._routing.close()
+        self._health.close()
+        self.scoreboard.memory.close()
+
     # ------------------------------------------------------------ words
 
     def word(self, slot: int) -> RoutingWord:

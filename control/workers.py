@@ -14,7 +14,7 @@ dies in between has nothing left to do: its region is settled by the supervisor.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -34,7 +34,6 @@ from turnout.proxy.commands import (
     FrameReader,
     Hello,
     Kind,
-    LogDropped,
     Message,
     Passive,
     Poke,
@@ -64,7 +63,8 @@ class Listeners:
 
     passive: Callable[[Passive], None]
     access_log: Callable[[bytes], None]
-    log_dropped: Callable[[int], None]
+    collect: Callable[[], Awaitable[None]]
+    """Takes in the names of what dead workers held."""
     word_set: Callable[[], None]
     """A routing word has changed."""
     told: Callable[[str], None]
@@ -234,6 +234,8 @@ class Workers:
     async def close_idle(self, slot: int, upstream: int, timeout_s: float) -> Sequence[int]:
         """Close idle connections to the upstream; the regions that did not answer in time."""
         answers = await self._ask_all(lambda request: CloseIdle(request, slot, upstream), timeout_s)
+        # After this nothing of the upstream is left, and a receipt may be written.
+        await self._listeners.collect()
         return answers.silent
 
     async def retire_servers(
@@ -250,6 +252,7 @@ class Workers:
         error = await self._supervision.replace(region, reason)
         if error and region in self.shared.live_regions():
             self._listeners.told(f"the worker of region {region} was not replaced: {error}")
+        await self._listeners.collect()
 
     async def _ask_all(self, message: Callable[[int], Message], timeout_s: float) -> CutResult:
         regions = self.shared.live_regions()
@@ -334,11 +337,8 @@ class Workers:
             waiting = self._waiting.get((region, message.request))
             if waiting is not None and not waiting.done():
                 waiting.set_result(message.cut)
-        elif isinstance(message, Prepared):
-            if message.error:
-                self._refused[region, message.number] = message.error
-        elif isinstance(message, LogDropped):
-            self._listeners.log_dropped(message.lines)
+        elif isinstance(message, Prepared) and message.error:
+            self._refused[region, message.number] = message.error
 
     def log_lines(self, lines: bytes) -> None:
         self._listeners.access_log(lines)

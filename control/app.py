@@ -1,0 +1,345 @@
+"""The process entry of control: puts the parts together, and takes them apart again.
+
+Control may die and come back at any time without traffic noticing: all that it knows is in the
+store, in shared memory and in the plan that the supervisor keeps. So it starts by reading what
+is in force, never by deciding it anew.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from turnout.config.loader import SettingsError
+from turnout.config.model import Configuration, LogFormat
+from turnout.config.table import TableError
+from turnout.control.died import Casualties
+from turnout.control.events import (
+    ConfigurationRefused,
+    ConfigurationReloaded,
+    ControlProblem,
+    ControlStarted,
+    Event,
+)
+from turnout.control.executor import Executor
+from turnout.control.journal import Journal
+from turnout.control.logs import EventLog, LogWriter
+from turnout.control.loops import keep_running
+from turnout.control.prober import Prober
+from turnout.control.publisher import Publisher, Reloaded, read_table
+from turnout.control.resolver import Resolver
+from turnout.control.shared import SharedState
+from turnout.control.source import Source, options, read_source, source_of
+from turnout.control.store import Audit, Author, Database, Note, Store, StoreUnusable
+from turnout.control.supervision import Supervision
+from turnout.control.tables import endpoints_of, names_to_resolve
+from turnout.control.workers import Listeners, Workers
+from turnout.proxy.commands import (
+    CONTROL_LOCK_FILE,
+    EXIT_OTHER_GENERATION,
+    PLAN_FILE,
+    ProtocolError,
+    decode_plan,
+    program_generation,
+)
+from turnout.proxy.scoreboard import SharedMemoryError
+
+LOCK_LIMIT_S: Final = 5.0
+"""How long a predecessor that is just ending is waited for."""
+LOCK_AGAIN_S: Final = 0.05
+COMMITTED_PAUSE_S: Final = 0.2
+"""Between two writes of the committed copy, however often weights move."""
+HOUSEKEEPING_INTERVAL_S: Final = 60.0
+
+
+class CannotStart(Exception):
+    """Control cannot do its work; the text says why and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM (0); 1 when control cannot start, 78 beside another program."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    given = options(argv)
+    found = program_generation()
+    if given.generation and found != given.generation:
+        print(
+            f"turnout: control.other_generation started_for={given.generation} on_disk={found} "
+            'next="turnout upgrade"',
+            file=sys.stderr,
+        )
+        return EXIT_OTHER_GENERATION
+    try:
+        lock = _lock(given.runtime_dir)
+        source = _source_in_force(given)
+        asyncio.run(Control(given, source).run())
+    except (CannotStart, StoreUnusable, SettingsError, SharedMemoryError, TableError) as error:
+        print(f"turnout: control cannot start: {error}", file=sys.stderr)
+        return 1
+    os.close(lock)
+    return 0
+
+
+def _lock(runtime_dir: Path) -> int:
+    """Be the only control process of the directory: two would write the words in turns.
+
+    Raises CannotStart when another is still there.
+    """
+    path = runtime_dir / CONTROL_LOCK_FILE
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline_s = time.monotonic() + LOCK_LIMIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() > deadline_s:
+                holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
+                raise CannotStart(f"process {holder} is control of {runtime_dir}") from error
+            time.sleep(LOCK_AGAIN_S)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def _source_in_force(given: argparse.Namespace) -> Source:
+    """The configuration that the supervisor's plan was made from, whatever the file says now."""
+    path = given.runtime_dir / PLAN_FILE
+    try:
+        return source_of(decode_plan(path.read_bytes()).configuration)
+    except (OSError, ProtocolError, KeyError, TypeError) as error:
+        raise CannotStart(f"{path} cannot be read ({error}); is turnout running?") from error
+
+
+class Control:
+    """The parts, and what concerns more than one of them."""
+
+    def __init__(self, given: argparse.Namespace, source: Source) -> None:
+        """Open what is there already. Raises what `main` names; nothing runs yet."""
+        self._given = given
+        configuration = source.read()
+        access, event_log = configuration.access_log, configuration.event_log
+        self._access_writer = LogWriter("access log", access.path, tell=self.problem)
+        self._event_writer = LogWriter("event log", event_log.path, tell=self.problem)
+        self._event_log = EventLog(self._event_writer, event_log.format)
+        self.shared = SharedState(given.runtime_dir)
+        self.store = Store.open(Path(configuration.state.path))
+        self.journal = Journal(self.store, self._event_log.write, time.time)
+        self.casualties = Casualties(given.runtime_dir, self.store, self.journal, self.problem)
+        self.supervision = Supervision(given.runtime_dir)
+        self.prober = Prober(self.shared, emit=self.tell, tell=self.problem)
+        self.workers = Workers(
+            self.shared,
+            self.supervision,
+            Listeners(
+                passive=self.prober.observe,
+                access_log=self._write_access,
+                word_set=self._committed_soon,
+                collect=self.casualties.collect,
+                told=lambda what: self.problem(what, "turnout status"),
+            ),
+        )
+        self.resolver = Resolver(
+            configuration.resolver, changed=self._addresses_changed, tell=self.problem
+        )
+        self.publisher = Publisher(
+            source,
+            table=read_table(given.runtime_dir, self.shared.table_in_force),
+            store=self.store,
+            workers=self.workers,
+            supervision=self.supervision,
+            endpoints=self.resolver.endpoints,
+            tell=self.tell,
+            configure=lambda new: self.executor.configure(new),
+            watch=self.prober.watch,
+            on_cut=self._servers_cut,
+            control_argv=[],
+        )
+        self.executor = Executor(
+            store=self.store,
+            workers=self.workers,
+            prober=self.prober,
+            tables=self.publisher,
+            journal=self.journal,
+            configuration=configuration,
+            now=time.time,
+        )
+        self._committed_stale = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._telling: set[asyncio.Task[None]] = set()
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in force."""
+        return self.publisher.configuration
+
+    # ------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Work until SIGTERM."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            await stop.wait()
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start the parts; each is taken apart in the reverse order, also after a failure."""
+        configuration, table = self.configuration, self.publisher.table
+        stack.callback(self._close_logs)
+        stack.callback(self.store.close)
+        stack.push_async_callback(self._close_tasks)
+        stack.push_async_callback(self.resolver.close)
+        rows = await self.store(Database.services)
+        self.resolver.watch(names_to_resolve(configuration, rows), endpoints_of(table))
+        stack.push_async_callback(self.prober.close)
+        self.prober.watch(configuration, table)
+        stack.callback(self.workers.close)
+        await self.workers.start()
+        stack.push_async_callback(self.supervision.close)
+        stack.push_async_callback(self.publisher.close)
+        await self.casualties.collect()
+        stack.push_async_callback(self.executor.close)
+        await self.executor.recover()
+        self._keep("taking in names of the dead", self.casualties.run)
+        self._keep("writing the committed copy", self._write_committed)
+        self._keep("housekeeping", self._housekeeping)
+        self.publisher.followers.append(self._configured)
+        self._committed_soon()
+        self.tell(ControlStarted(pid=os.getpid(), services=len(configuration.services)))
+        # Last: the supervisor says that control is up once it is connected.
+        self.supervision.start()
+
+    def _keep(self, what: str, body: Any) -> None:
+        self._tasks.append(asyncio.create_task(keep_running(what, body, self.problem), name=what))
+
+    async def _close_tasks(self) -> None:
+        tasks = [*self._tasks, *self._telling]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _close_logs(self) -> None:
+        self._access_writer.close()
+        self._event_writer.close()
+        self.shared.close()
+
+    # ------------------------------------------------------------ telling
+
+    def tell(self, event: Event) -> None:
+        """An event of no transaction: to the log at once, to the stream soon."""
+        task = asyncio.create_task(self._note(event))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _note(self, event: Event) -> None:
+        try:
+            await self.journal.note(Note(events=(event,)))
+        except StoreUnusable as error:
+            # What cannot be stored is told to the log all the same.
+            self._event_log.write(event)
+            self._event_log.write(ControlProblem(problem=str(error), next="turnout status"))
+
+    def problem(self, what: str, remedy: str) -> None:
+        """Something is not as it should be. May be called from any thread: the log alone."""
+        self._event_log.write(ControlProblem(problem=what, next=remedy))
+
+    def _write_access(self, lines: bytes) -> None:
+        if self.configuration.access_log.format is not LogFormat.OFF:
+            self._access_writer.write(lines)
+
+    # ------------------------------------------------------------ what changes
+
+    def _addresses_changed(self, endpoints: Mapping[str, Sequence[str]]) -> None:
+        self.publisher.publish_soon("addresses of a server's name have changed")
+
+    def _configured(self) -> None:
+        """After each change of configuration or table."""
+        configuration = self.configuration
+        self._access_writer.reopen(configuration.access_log.path)
+        self._event_log.use(configuration.event_log.format, configuration.event_log.path)
+        self._committed_soon()
+
+    async def _servers_cut(
+        self, service: str, upstream: str, entries: Sequence[Mapping[str, Any]]
+    ) -> None:
+        await self.casualties.keep(service, upstream, entries, "drain_deadline")
+
+    async def watch_names(self) -> None:
+        """Watch the names that the configuration and the store have now."""
+        rows = await self.store(Database.services)
+        self.resolver.watch(
+            names_to_resolve(self.configuration, rows),
+            endpoints_of(self.publisher.table),
+            self.configuration.resolver,
+        )
+
+    def _reload_by_signal(self) -> None:
+        task = asyncio.create_task(self._reload_and_say())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _reload_and_say(self) -> None:
+        with contextlib.suppress(StoreUnusable):  # said by `reload`
+            await self.reload(Author("SIGHUP"))
+
+    async def reload(self, author: Author) -> Reloaded:
+        """Read the configuration anew and put it in force; an error is told and changes nothing."""
+        source = self.publisher.source
+        try:
+            source = read_source(self._given)
+            result = await self.publisher.reload(source)
+        except SettingsError as error:
+            result = Reloaded(error=str(error))
+        event: Event
+        if result.error:
+            event = ConfigurationRefused(who=author.who, source=source.file, reason=result.error)
+        else:
+            event = ConfigurationReloaded(who=author.who, source=source.file)
+        outcome = f"refused: {result.error}" if result.error else "done"
+        audit = Audit(author, "reload", "", detail=source.file, outcome=outcome)
+        await self.journal.note(Note(audit, (event,)))
+        for key in result.needs_restart:
+            self.problem(f"{key} has changed", "restart turnout to have it applied")
+        if not result.error:
+            await self.watch_names()
+        return result
+
+    # ------------------------------------------------------------ in the background
+
+    def _committed_soon(self) -> None:
+        self._committed_stale.set()
+
+    async def _write_committed(self) -> None:
+        """Keep the copy beside the store as it is in force, for when the store cannot be read."""
+        while True:
+            await self._committed_stale.wait()
+            self._committed_stale.clear()
+            committed = self.publisher.committed()
+            try:
+                await asyncio.to_thread(self.publisher.write_committed, committed)
+            except OSError as error:
+                self.problem(
+                    f"the committed copy beside the store cannot be written: {error}",
+                    "make room, or make the directory writable",
+                )
+            await asyncio.sleep(COMMITTED_PAUSE_S)
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
+            self.workers.delete_old_tables()
+            await self.executor.trim()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
