@@ -48,6 +48,8 @@ PURE = frozenset(
         "control/evidence.py",
         "control/health.py",
         "control/receipt.py",
+        "control/recovery.py",
+        "control/rows.py",
         "control/switchover.py",
         "control/tables.py",
     }
