@@ -62,7 +62,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9]) [\t -~\x80-
 # Hot: as in head.py.
 _TREE: Final = rb"""
 \n(?=[CcTtUuXxKkPp])(?:
- [Cc][Oo][Nn](?:[Tt](?i:ent)-(?:[Ll](?i:ength)@length|[Tt](?i:ype):[ \t]*(?i:(?P<events>text/event-stream)))
+ [Cc][Oo][Nn](?:[Tt](?i:ent)-(?:[Ll](?i:ength)@length|[Tt](?i:ype):[ \t]*(?i:(?P<events>text/event-stream)(?=[ \t;\r])))
   |[Nn](?i:ection)@connection)
 |[Tt][Rr](?i:ansfer-encoding)@coding
 |[Uu][Pp](?i:grade)@upgrade
@@ -160,6 +160,7 @@ def parse_response(
         or status == 304
         or request_method == b"HEAD"
         or (length is None) == (coding is None)
+        or (coding is not None and coding != b"chunked")
         or (length is not None and not is_plain_length(length))
     ):
         return _read_unusual(
@@ -174,11 +175,9 @@ def parse_response(
     if length is not None:
         number = int(length)
         body = _LENGTH_BODY if number else _NO_BODY
-    elif coding == b"chunked":
+    else:
         number = 0
         body = _CHUNKED_BODY
-    else:
-        raise Refused(502, "unknown_coding", "The Transfer-Encoding is not `chunked` alone.")
     if (body is _NO_BODY) == bool(_pending):
         raise _two_readings()
     return ResponseHead(
