@@ -45,11 +45,15 @@ class Address:
     """The absolute path of a `unix:` address, else empty."""
 
     @classmethod
-    def parse(cls, text: str) -> "Address":
+    def parse(cls, text: str, *, port_min: int = 1) -> "Address":
         """Read a server's address: `host:port`, `[v6]:port` or `unix:/path`.
 
         Raises ValueError that says what was expected and what to write.
         """
+        return cls._parse(text, least_port=1)
+
+    @classmethod
+    def _parse(cls, text: str, least_port: int) -> "Address":
         if text.startswith("unix:"):
             return cls(AddressKind.UNIX, "", 0, _unix_path(text.removeprefix("unix:")))
         if "://" in text:
@@ -62,17 +66,20 @@ class Address:
         if ":" in host and not host.startswith("["):
             raise ValueError("an IPv6 address needs brackets. Write [::1]:9001")
         kind, host = _host(host)
-        return cls(kind, host, _port(port_text))
+        return cls(kind, host, _port(port_text, port_min))
 
     @classmethod
     def parse_bind(cls, text: str) -> "Address":
         """Read an address to listen on: as `parse`, also `:port`, but no host names.
 
+        With port 0 the system chooses one; `listening.json` in the runtime directory has it.
+        Port 0 is one that the system chooses.
+
         Raises ValueError that says what was expected and what to write.
         """
         if re.fullmatch(r":[0-9]+", text, re.ASCII):
-            return cls(AddressKind.INET, "", _port(text[1:]))
-        address = cls.parse(text)
+            return cls(AddressKind.INET, "", _port(text[1:], 0))
+        address = cls.parse(text, port_min=0)
         if address.kind is AddressKind.NAME:
             raise ValueError(
                 f"a name cannot be listened on, as it may mean several addresses. "
@@ -115,9 +122,10 @@ def _no_port(text: str) -> str:
     return f"it has no port. Write {text}:80, or the port that it listens on"
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
-        raise ValueError(f"port {text!r} is none; expected a number from 1 to 65535")
+def _port(text: str, least: int) -> int:
+    digits = text.isascii() and text.isdigit() and len(text) <= 5
+    if not (digits and least <= int(text) <= 65535):
+        raise ValueError(f"port {text!r} is none; expected a number from {least} to 65535")
     return int(text)
 
 

@@ -102,8 +102,14 @@ def test_a_wrong_address_says_what_to_write(text: str, message: str) -> None:
 def test_a_bind_may_leave_out_the_host_and_a_server_may_not() -> None:
     assert str(Address.parse_bind(":8080")) == ":8080"
     assert Address.parse_bind(":8080") == Address(AddressKind.INET, "", 8080)
+    assert Address.parse_bind("127.0.0.1:0") == Address(AddressKind.INET, "127.0.0.1", 0)
     with pytest.raises(ValueError, match="no host"):
         Address.parse(":8080")
+
+
+def test_a_bind_may_leave_the_port_to_the_system() -> None:
+    assert Address.parse_bind("127.0.0.1:0") == Address(AddressKind.INET, "127.0.0.1", 0)
+    assert Address.parse_bind(":0") == Address(AddressKind.INET, "", 0)
 
 
 def test_a_bind_is_no_name() -> None:
