@@ -331,6 +331,9 @@ class Downstream(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
+        if self.write_paused and not self.transport.get_write_buffer_size():
+            # uvloop pauses before it tries, and does not resume what went out at once.
+            self.resume_writing()
 
     def write_eof(self) -> None:
         if not self.gone and self.transport.can_write_eof():

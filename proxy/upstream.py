@@ -27,6 +27,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         # for the connection's life
         "pool", "transport", "descriptor", "answers", "expires_s", "keep_alive_s", "lost", "paused",
+        "stalled",
         # for one exchange
         "body", "buffer", "decoder", "exchange", "interims", "keep", "method", "remaining",
         "tunnel", "upgrade_asked",
@@ -39,6 +40,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.keep_alive_s: float | None = None
         self.lost = False
         self.paused = False
+        self.stalled = False
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
         self.body: BodyKind | None = None
@@ -62,6 +64,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
+        if self.stalled and not self.transport.get_write_buffer_size():
+            # uvloop pauses before it tries, and does not resume what went out at once.
+            self.resume_writing()
 
     def finished(self) -> None:
         """The answer is complete and the request too: back to the pool, if both agree."""
@@ -232,9 +237,11 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.upstream_lost(str(error) if error is not None else "closed by the server")
 
     def pause_writing(self) -> None:
+        self.stalled = True
         if self.exchange is not None:
             self.exchange.down.pause_body()
 
     def resume_writing(self) -> None:
+        self.stalled = False
         if self.exchange is not None:
             self.exchange.down.resume_body()
