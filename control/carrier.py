@@ -7,9 +7,9 @@ derived anew from the value, and each may be carried out again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from turnout.config.model import Service
 from turnout.control import decider, describe, events, receipt, switchover
@@ -29,48 +29,12 @@ from turnout.control.store import (
     StoreUnusable,
 )
 from turnout.control.switchover import State, Switchover, without_weight
-
-T = TypeVar("T")
+from turnout.control.words import Words, whole
 
 RETRY_S: Final = 1.0
 ATTEMPTS_MAX: Final = 30
 """So often a command that raises is tried again, each after RETRY_S, before it is given up."""
 _WATCHED: Final = frozenset({State.SHIFTING, State.PAUSED, State.DRAINING})
-
-
-async def whole(work: Coroutine[Any, Any, T]) -> T:
-    """Let the work end even when whoever waits for it is cancelled: no half-told decision."""
-    return await asyncio.shield(asyncio.ensure_future(work))
-
-
-class Words:
-    """Publishes decisions: the transaction and its routing word, one decision at a time.
-
-    Epochs reach the words in the order in which they were given out. Otherwise a worker that
-    has seen a later epoch would seem to have acknowledged an earlier one whose word is not
-    stored yet.
-    """
-
-    __slots__ = ("_lock", "_workers")
-
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-        self._lock = asyncio.Lock()
-
-    async def publish(self, decide: Callable[[], Awaitable[ServiceRow]]) -> ServiceRow:
-        """Decide (a transaction that returns the service's row), then store the word of it."""
-        return await whole(self._publish(decide))
-
-    async def close(self) -> None:
-        """Wait until what is being published is published."""
-        async with self._lock:
-            pass
-
-    async def _publish(self, decide: Callable[[], Awaitable[ServiceRow]]) -> ServiceRow:
-        async with self._lock:
-            row = await decide()
-            self._workers.set_word(row.slot, row.held, row.second_weight, row.epoch)
-        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +106,8 @@ class Carrier:
 
     def back(self) -> list[UpstreamHealth]:
         """Health of the upstreams that would get weight back if it went back now."""
-        gained = self.value.weights_before - self.value.second_weight
+        in_force = self._world.workers.word(self._slot).second_weight
+        gained = self.value.weights_before - in_force
         if gained == 0:
             return []
         return [self._health(int(gained > 0))]
@@ -158,8 +123,8 @@ class Carrier:
             if only_at is not None and before.revision != only_at:
                 return before
             after, _ = switchover.step(before, event)
-            proof = await self._receipt(after) if after.final else None
-            cut = 0 if proof is None else proof["requests"]["cut"]
+            proof = await self._proof() if after.final else None
+            cut = 0 if proof is None else proof(after)["requests"]["cut"]
             note = Note(audit, describe.changed(before, after, cut))
             self.value = await world.store(
                 Database.save_switchover, after, world.now(), note, proof
@@ -169,23 +134,19 @@ class Carrier:
             if self._activity is not None:
                 self._activity.cancel()
             world.journal.told(note)
+            for wrong in [] if proof is None else receipt.verify(proof(self.value)):
+                self._tell(f"the receipt of {before.id} does not agree: {wrong}", "report it")
         return self.value
 
-    async def _receipt(self, ended: Switchover) -> dict[str, Any]:
-        world = self._world
-        kept = await world.store(Database.baseline, ended.id)
-        built = receipt.build(
-            ended,
-            None if kept is None else snapshot_of(kept),
-            world.workers.snapshot(self._slot),
-            await world.store(Database.in_flight_at_flip, ended.id),
-            await world.store(Database.casualties, ended.id),
-        )
-        wrong = receipt.verify(built)
-        if wrong:
-            problem = f"the receipt of {ended.id} does not agree: {'; '.join(wrong)}"
-            await world.journal.note(_problem(ended, problem, "please report this"))
-        return built
+    async def _proof(self) -> Callable[[Switchover], dict[str, Any]]:
+        """Take the counters at the end; the receipt is then made of the value as it is stored."""
+        world, id = self._world, self.value.id
+        kept = await world.store(Database.baseline, id)
+        before = None if kept is None else snapshot_of(kept)
+        after = world.workers.snapshot(self._slot)
+        in_flight = await world.store(Database.in_flight_at_flip, id)
+        cut = await world.store(Database.casualties, id)
+        return lambda ended: receipt.build(ended, before, after, in_flight, cut)
 
     # ------------------------------------------------------------ the task
 
@@ -231,9 +192,11 @@ class Carrier:
             return False
         return True
 
-    def _tell(self, problem: str) -> None:
+    def _tell(self, problem: str, remedy: str = "it is tried again") -> None:
         """To the log alone: what is told here may be that the store cannot be written."""
-        self._world.journal.told(_problem(self.value, problem, "it is tried again"))
+        service = self.value.service
+        told = events.ControlProblem(service=service, problem=problem, next=remedy)
+        self._world.journal.told(Note(events=(told,)))
 
     async def _turn_back(self, reason: str) -> None:
         """After a restart, once it is known whether the upstreams of before are healthy."""
@@ -274,6 +237,8 @@ class Carrier:
                     return switchover.PrepareFailed(world.now(), error)
             case switchover.CheckHealth(upstream, until):
                 return await self._check(value, upstream, until)
+            case switchover.CheckReturn():
+                return await self._check_return(value)
             case switchover.SetWeight(step, second_weight):
                 await whole(self._set_weight(value, step, second_weight))
             case switchover.AwaitAcknowledgement(step):
@@ -307,6 +272,17 @@ class Carrier:
                 case decider.Wait():
                     pass
             await asyncio.sleep(world.tick_s)
+
+    async def _check_return(self, value: Switchover) -> switchover.Event | None:
+        while True:
+            match decider.may_return(self.back(), bool(value.forced_by)):
+                case decider.GoOn():
+                    return None
+                case decider.Refuse(sick):
+                    reason = f"{value.outcome}; no way back: {sick}"
+                    return switchover.GaveUp(self._world.now(), reason)
+                case decider.Wait():
+                    await asyncio.sleep(self._world.tick_s)
 
     async def _set_weight(self, value: Switchover, step: int, second_weight: int) -> None:
         world = self._world
@@ -412,8 +388,3 @@ class Carrier:
 
     def _health(self, upstream: int) -> UpstreamHealth:
         return self._world.prober.upstream(self.value.service, self.value.name(upstream))
-
-
-def _problem(value: Switchover, problem: str, remedy: str) -> Note:
-    told = events.ControlProblem(service=value.service, problem=problem, next=remedy)
-    return Note(events=(told,))

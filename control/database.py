@@ -172,20 +172,28 @@ class Database(Ledger):
         return stored
 
     def save_switchover(
-        self, changed: Switchover, at: float, note: Note, receipt: Mapping[str, Any] | None = None
+        self,
+        changed: Switchover,
+        at: float,
+        note: Note,
+        receipt: Callable[[Switchover], Mapping[str, Any]] | None = None,
     ) -> Switchover:
         """Store a switchover that was read at `changed.revision`, and return it as stored.
 
-        The receipt goes with the final state, in the same transaction. Raises StaleRevision.
+        A final state takes the weight that the service has, whatever was wanted, and goes with
+        its receipt in the same transaction. Raises StaleRevision.
         """
         with self._transaction():
             self._require(changed)
             stored = replace(changed, revision=self._next("revision"))
+            if stored.final:
+                truth = self._known(stored.service).second_weight
+                stored = replace(stored, second_weight=truth)
             self._run(
                 "UPDATE switchovers SET state = ?, final = ?, second_weight = ?, document = ?,"
                 " receipt = coalesce(?, receipt), revision = ? WHERE id = ?",
                 *(stored.state, int(stored.final), stored.second_weight, _dump(stored)),
-                None if receipt is None else json.dumps(receipt),
+                None if receipt is None else json.dumps(receipt(stored)),
                 *(stored.revision, stored.id),
             )
             self._touch(stored)

@@ -15,7 +15,7 @@ from turnout.config.address import Address
 from turnout.config.model import BY_HAND, Configuration, Service
 from turnout.config.weights import WHOLE, Percentage, Weights
 from turnout.control import decider, describe, events, recovery, switchover
-from turnout.control.carrier import Carrier, Words, World, whole
+from turnout.control.carrier import Carrier, World
 from turnout.control.drain import Drainer
 from turnout.control.health import first_verdict_s
 from turnout.control.journal import Journal
@@ -45,6 +45,7 @@ from turnout.control.store import (
     UnderWay,
 )
 from turnout.control.switchover import State, Switchover
+from turnout.control.words import Words, whole
 
 ROLLBACK: Final = "rollback"
 """The name in the history of a rollback of a switchover that had ended."""

@@ -83,7 +83,7 @@ class Switchover:
     moved: bool = False
     """A weight has been ordered; until then there is nothing to restore."""
     second_weight: int = 0
-    """What this switchover last ordered; `weights_before` until it ordered anything."""
+    """What this switchover wants in its present state; in a final one, what the service has."""
     check_until: float | None = None
     next_step_at: float | None = None
     """The weight of `step_index` is acknowledged and held until then."""
@@ -356,6 +356,14 @@ class CheckHealth(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class CheckReturn(Command):
+    """Make sure that the upstream which gets its weight back is healthy, still or again.
+
+    It was when going back was decided; but a crash may have come in between.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class SetWeight(Command):
     """Decide, store and publish a weight; with the first one go the counters before it."""
 
@@ -417,6 +425,7 @@ def commands(switchover: Switchover) -> tuple[Command, ...]:
         case State.ROLLING_BACK if switchover.moved:
             step = len(switchover.steps)
             return (
+                CheckReturn(),
                 SetWeight(step, switchover.weights_before),
                 AwaitAcknowledgement(step),
                 *_drain(switchover),
