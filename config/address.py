@@ -50,10 +50,10 @@ class Address:
 
         Raises ValueError that says what was expected and what to write.
         """
-        return cls._parse(text, least_port=1)
+        return cls._parse(text, port_min=1)
 
     @classmethod
-    def _parse(cls, text: str, least_port: int) -> "Address":
+    def _parse(cls, text: str, port_min: int) -> "Address":
         if text.startswith("unix:"):
             return cls(AddressKind.UNIX, "", 0, _unix_path(text.removeprefix("unix:")))
         if "://" in text:

@@ -48,6 +48,8 @@ def _binds(settings: "Settings") -> Iterator[Conflict]:
 def _same_socket(one: Address, other: Address) -> bool:
     if one.port != other.port or one.path != other.path:
         return False
+    if one.port == 0 and one.kind is AddressKind.INET:  # the system chooses two
+        return one.host == other.host
     if one.kind is AddressKind.UNIX or one.host == other.host:
         return True
     return _covers(one, other) or _covers(other, one)
@@ -62,6 +64,8 @@ def _covers(every: Address, one: Address) -> bool:
 
 def _tokens(settings: "Settings") -> Iterator[Conflict]:
     control = settings.control
+    if control.bind.kind is AddressKind.INET and not control.bind.port:
+        yield ("control", "bind"), "the command line could not find it. Write a port, such as 9180"
     if not control.tokens and not control.bind.is_loopback:
         yield (
             ("control", "bind"),
