@@ -45,7 +45,7 @@ class Address:
     """The absolute path of a `unix:` address, else empty."""
 
     @classmethod
-    def parse(cls, text: str, *, port_min: int = 1) -> "Address":
+    def parse(cls, text: str) -> "Address":
         """Read a server's address: `host:port`, `[v6]:port` or `unix:/path`.
 
         Raises ValueError that says what was expected and what to write.
@@ -72,14 +72,13 @@ class Address:
     def parse_bind(cls, text: str) -> "Address":
         """Read an address to listen on: as `parse`, also `:port`, but no host names.
 
-        With port 0 the system chooses one; `listening.json` in the runtime directory has it.
-        Port 0 is one that the system chooses.
+        With port 0 the system chooses one; `listening.json` in the runtime directory says which.
 
         Raises ValueError that says what was expected and what to write.
         """
         if re.fullmatch(r":[0-9]+", text, re.ASCII):
             return cls(AddressKind.INET, "", _port(text[1:], 0))
-        address = cls.parse(text, port_min=0)
+        address = cls._parse(text, port_min=0)
         if address.kind is AddressKind.NAME:
             raise ValueError(
                 f"a name cannot be listened on, as it may mean several addresses. "
@@ -122,10 +121,10 @@ def _no_port(text: str) -> str:
     return f"it has no port. Write {text}:80, or the port that it listens on"
 
 
-def _port(text: str, least: int) -> int:
+def _port(text: str, port_min: int) -> int:
     digits = text.isascii() and text.isdigit() and len(text) <= 5
-    if not (digits and least <= int(text) <= 65535):
-        raise ValueError(f"port {text!r} is none; expected a number from {least} to 65535")
+    if not (digits and port_min <= int(text) <= 65535):
+        raise ValueError(f"port {text!r} is none; expected a number from {port_min} to 65535")
     return int(text)
 
 
