@@ -1,0 +1,1 @@
+"""A package only so that `tests.harness` is found: some distributions install a `tests` too."""
