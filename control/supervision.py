@@ -4,8 +4,8 @@ Apply a plan, replace a worker, upgrade: each is answered by done, or the system
 """
 
 import asyncio
+import json
 from collections.abc import Callable
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from turnout.proxy.commands import (
     Upgrade,
     decode,
     encode,
+    encode_plan,
     frame,
 )
 
@@ -52,7 +53,9 @@ class Supervision:
 
     async def apply_plan(self, plan: Plan) -> str:
         """Use this plan's binds and workers; the error if nothing was changed, else nothing."""
-        return await self._ask(lambda request: ApplyPlan(request, asdict(plan)))
+        # As in its file, version and all: the supervisor reads both in the same way.
+        document = json.loads(encode_plan(plan))
+        return await self._ask(lambda request: ApplyPlan(request, document))
 
     async def replace(self, region: int, reason: str) -> str:
         """Kill the worker of a region and start another. Once it is answered the region is
