@@ -10,7 +10,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
 )
 
@@ -271,6 +270,9 @@ def test_a_value_survives_writing_and_reading() -> None:
 # ---------------------------------------------------------------- every order of events
 
 
+GO_ON = st.integers(0, 7)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Anything may happen at any time: sickness, people, crashes. One weight must stay true.
 
@@ -292,7 +294,7 @@ class AnyOrder(RuleBasedStateMachine):
         shares=st.sampled_from([(WHOLE,), (100, 5000, WHOLE)]),
         pause_s=st.sampled_from([0.0, 10.0, None]),
         on_failure=st.sampled_from(OnFailure),
-        forced=st.sampled_from(["", "ann"]),
+        forced=st.sampled_from(["", "", "", "ann"]),
     )
     def begin(
         self,
@@ -346,23 +348,26 @@ class AnyOrder(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ the world
 
-    @rule(index=st.sampled_from([0, 1]), state=st.sampled_from(HealthWord))
-    def turn(self, index: int, state: HealthWord) -> None:
+    # Each rule lets the executor go on a little first, so that it comes at any point of it.
+
+    @rule(first=GO_ON, index=st.sampled_from([0, 1]), state=st.sampled_from(HealthWord))
+    def turn(self, first: int, index: int, state: HealthWord) -> None:
+        self.carry_on(first)
         self.health[index] = state
 
-    @rule(seconds=st.sampled_from([1.0, 5.0, 30.0]))
-    def time_passes(self, seconds: float) -> None:
+    @rule(first=GO_ON, seconds=st.sampled_from([0.0, 1.0, 30.0]), crash=st.booleans())
+    def time_passes(self, first: int, seconds: float, crash: bool) -> None:
+        self.carry_on(first)
         self.now += seconds
+        if crash:
+            self.value = from_document(to_document(self.current))
+            self.done = 0
 
-    @rule()
-    def crash(self) -> None:
-        self.value = from_document(to_document(self.current))
-        self.done = 0
-
-    @precondition(lambda self: self.current.moved)
-    @rule()
-    def watch(self) -> None:
-        if self.current.state not in (State.SHIFTING, State.PAUSED, State.DRAINING):
+    @rule(first=GO_ON)
+    def watch(self, first: int) -> None:
+        self.carry_on(first)
+        watched = (State.SHIFTING, State.PAUSED, State.DRAINING)
+        if not (self.current.moved and self.current.state in watched):
             return
         situation = decider.Situation(
             self.upstream(self.current.target), Evidence(0, 0, None, None, 0.0), None
@@ -372,19 +377,29 @@ class AnyOrder(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ people
 
-    @rule(kind=st.sampled_from([switchover.Pause, switchover.Resume, switchover.Approve]))
-    def steer(self, kind: type[Event]) -> None:
-        self.happen(event(kind, self.now))
-
-    @rule(forced=st.booleans(), abort=st.booleans())
-    def turn_back(self, forced: bool, abort: bool) -> None:
-        forced = forced and not abort
+    @rule(
+        first=GO_ON,
+        kind=st.sampled_from(
+            [switchover.Pause, switchover.Resume, switchover.Approve, Abort, Rollback]
+        ),
+        forced=st.booleans(),
+    )
+    def person(self, first: int, kind: type[Event], forced: bool) -> None:
+        self.carry_on(first)
+        if kind not in (Abort, Rollback):
+            self.happen(event(kind, self.now))
+            return
+        forced = forced and kind is Rollback
         if isinstance(decider.may_return(self.back(), forced), decider.GoOn):
-            self.happen(Abort(self.now, "ann") if abort else Rollback(self.now, "ann", "", forced))
+            turned = Rollback(self.now, "ann", "", forced)
+            self.happen(turned if kind is Rollback else Abort(self.now, "ann"))
 
     # ------------------------------------------------------------ the executor
 
-    @rule()
+    def carry_on(self, times: int) -> None:
+        for _ in range(times):
+            self.carry_out_one()
+
     def carry_out_one(self) -> None:
         orders = commands(self.current)
         if self.done < len(orders):
@@ -479,4 +494,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnyOrder.settings = settings(max_examples=400, stateful_step_count=25, deadline=None)
