@@ -19,11 +19,9 @@ import httptools
 
 from turnout.proxy.fields import (
     NO_OPTIONS,
-    TOKEN,
     UPGRADES,
     connection_options,
     drop_named,
-    field_fault,
     field_scan,
 )
 from turnout.proxy.framing import BodyKind, Refused, body_end_of_request, is_plain_length
@@ -31,10 +29,17 @@ from turnout.proxy.response_head import ResponseHead as ResponseHead
 from turnout.proxy.response_head import forward_interim as forward_interim
 from turnout.proxy.response_head import forward_response as forward_response
 from turnout.proxy.response_head import parse_response as parse_response
+from turnout.proxy.target import (
+    ORIGIN_FORM,
+    connect_refused,
+    fault_of,
+    hosts,
+    read_host,
+    to_origin_form,
+)
 
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110, section 9.2.2."""
-HOSTS_REMEMBERED: Final = 1024
 
 
 @dataclass(slots=True)
@@ -135,13 +140,6 @@ def hop(
 
 # ---------------------------------------------------------------- reading
 
-# Hot: first the plain start line together with a Host right behind it, as nearly every
-# client sends them, which saves one turn of the scan (0.3 us).
-_ORIGIN_FORM: Final = re.compile(
-    rb"([A-Z-]+) ((/[!\"$->@-~]*)(?:\?[!\"$-~]*)?|\*) HTTP/1\.([01])\r\n"
-    rb"(?:[Hh]ost: ?([!-~]*)\r\n)?"
-)
-
 # Hot: 1.2 to 1.6 us for 20 fields. The one literal byte in front is searched for by the
 # engine itself; the set behind it sorts out most lines; first letters are spelled as sets
 # because only those let the engine skip a branch without entering it. `@x` stands for a
@@ -189,7 +187,6 @@ _pending: list[bool] = []
 _listener = _Listener(_pending)
 _llhttp = httptools.HttpRequestParser(_listener)
 _llhttp_is_clean = True
-_hosts: dict[bytes, bytes] = {}
 
 
 def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
@@ -201,10 +198,10 @@ def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
     """
     global _llhttp_is_clean
     wire = head
-    start = _ORIGIN_FORM.match(head)
+    start = ORIGIN_FORM.match(head)
     if start is None:
-        head = _to_origin_form(head)
-        start = _ORIGIN_FORM.match(head)
+        head = to_origin_form(head)
+        start = ORIGIN_FORM.match(head)
         if start is None:
             raise Refused(400, "bad_target", "The target of the request is not valid.")
     # A field takes 4 bytes at least, so a short head need not be counted (0.3 us).
@@ -222,7 +219,7 @@ def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
     except httptools.HttpParserUpgrade:
         stopped = True  # at the end of the head, whatever body is declared
     except httptools.HttpParserError:
-        raise _fault(wire) from None
+        raise fault_of(wire) from None
 
     method, target, path, minor, authority = start.groups()
     kept = b""
@@ -259,9 +256,9 @@ def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
         return _read_unusual(start, kept, authority, length, connection, others or [], stopped)
     if authority is None:
         raise Refused(400, "no_host", "An HTTP/1.1 request needs a Host.")
-    host = _hosts.get(authority)
+    host = hosts.get(authority)
     if host is None:
-        authority, host = _read_host(authority)
+        authority, host = read_host(authority)
     number = 0 if length is None else int(length)
     if (number == 0) == bool(_pending):
         raise Refused(400, "two_readings", "The length of the body can be read in two ways.")
@@ -321,7 +318,7 @@ def _read_unusual(
     if path is None and method != b"OPTIONS":
         raise Refused(400, "bad_target", "Only OPTIONS may ask for `*`.")
     if method == b"CONNECT":
-        raise _CONNECT_REFUSED()
+        raise connect_refused()
     if method == b"TRACE" and end.kind is not BodyKind.NONE:
         raise Refused(400, "trace_with_body", "A TRACE may not have a body.")
 
@@ -329,7 +326,7 @@ def _read_unusual(
         raise Refused(400, "no_host", "An HTTP/1.1 request needs a Host.")
     host = b""
     if authority is not None:
-        authority, host = _read_host(authority)
+        authority, host = read_host(authority)
 
     options = NO_OPTIONS
     if connection is not None:
@@ -431,121 +428,6 @@ def _forwarding(values: Mapping[str | None, Sequence[bytes]]) -> Forwarding | No
         list(values.get("x_other", ())),
         request_id,
     )
-
-
-_HOST_VALUE: Final = re.compile(
-    rb"[ \t]*((?:([A-Za-z0-9._~-]+)|(\[[0-9A-Fa-f:.]+\]))(?::[0-9]{0,5})?)[ \t]*"
-)
-
-
-def _read_host(value: bytes) -> tuple[bytes, bytes]:
-    """Return a Host as it is passed on, and the name to route by. Raises Refused(400)."""
-    found = _HOST_VALUE.fullmatch(value)
-    if found is None:
-        raise Refused(400, "bad_host", "The Host is not a name or an address with a port.")
-    authority, name, address = found.groups()
-    host: bytes = (name or address).lower()
-    if host.endswith(b"."):
-        host = host[:-1]
-    if not host:
-        raise Refused(400, "bad_host", "The Host is not a name or an address with a port.")
-    if len(value) <= 255:
-        # Bounded twice: whoever sends thousands of names only makes it forget.
-        if len(_hosts) >= HOSTS_REMEMBERED:
-            _hosts.clear()
-        _hosts[authority] = host
-    return authority, host
-
-
-# ---------------------------------------------------------------- other targets, and faults
-
-_START_LINE: Final = re.compile(rb"([^ \r\n]+) ([^ \r\n]+) HTTP/([0-9])\.([0-9])\r\n")
-_ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]*)(/[^?#]*)?(\?[^#]*)?")
-_HOST_LINE: Final = re.compile(rb"\n(?i:host):([^\r]*)\r")
-
-
-def _CONNECT_REFUSED() -> Refused:
-    return Refused(405, "connect", "This is not a proxy that connects elsewhere.")
-
-
-def _to_origin_form(head: bytes) -> bytes:
-    """Rewrite a head with an absolute-form target: origin-form, its authority as the Host.
-
-    Source: RFC 9112, section 3.2.2. Raises Refused for what is neither form.
-    """
-    if head.startswith(b"\r\n"):
-        head = head[2:]
-        if _ORIGIN_FORM.match(head) is not None:
-            return head
-    line = _START_LINE.match(head)
-    if line is None:
-        raise Refused(400, "bad_request_line", "The request line is not one of HTTP/1.1.")
-    method, target, major, minor = line.groups()
-    if major != b"1" or minor not in b"01":
-        raise Refused(505, "bad_version", "The version is neither HTTP/1.0 nor HTTP/1.1.")
-    if method == b"CONNECT":
-        raise _CONNECT_REFUSED()
-    if TOKEN.fullmatch(method) is None:
-        raise Refused(400, "bad_request_line", "The method is not a token.")
-    form = _ABSOLUTE_FORM.fullmatch(target)
-    if form is None:
-        if method_is_unknown(method):
-            raise Refused(501, "unknown_method", "The method is not known here.")
-        raise Refused(400, "bad_target", "The target of the request is not valid.")
-    authority, path, query = form.groups()
-    hosts: list[bytes] = _HOST_LINE.findall(head)
-    if len(hosts) > 1:
-        raise Refused(400, "several_hosts", "There is more than one Host.")
-    if minor == b"1" and not hosts:
-        raise Refused(400, "no_host", "An HTTP/1.1 request needs a Host.")
-    for host in hosts:
-        _read_host(host)
-    if path is None:
-        path = b"*" if method == b"OPTIONS" and query is None else b"/"
-    return b"%b %b%b HTTP/1.%b\r\nHost: %b\r\n%b" % (
-        method,
-        path,
-        query or b"",
-        minor,
-        authority,
-        _HOST_LINE.sub(b"", head[line.end() - 1 :])[1:],
-    )
-
-
-def method_is_unknown(method: bytes) -> bool:
-    """Whether llhttp has no such method (it knows those of the IANA registry and some more)."""
-    try:
-        httptools.HttpRequestParser(None).feed_data(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
-    except httptools.HttpParserUpgrade:
-        return False
-    except httptools.HttpParserError:
-        return True
-    return False
-
-
-def _fault(head: bytes) -> Refused:
-    """Say why llhttp would not read a head whose start line we could read."""
-    method = head.lstrip(b"\r\n").partition(b" ")[0]
-    if method_is_unknown(method):
-        return Refused(501, "unknown_method", "The method is not known here.")
-    codings = _CODING_LINE.findall(head)
-    lengths = _LENGTH_LINE.findall(head)
-    fault = field_fault(head, 400)
-    if fault.detail != "bad_head":
-        return fault
-    if len(lengths) > 1:
-        return Refused(400, "several_lengths", "There is more than one Content-Length.")
-    try:
-        body_end_of_request(
-            lengths[0] if lengths else None, b",".join(codings) if codings else None, 1
-        )
-    except Refused as refused:
-        return refused
-    return fault
-
-
-_CODING_LINE: Final = re.compile(rb"\n(?i:transfer-encoding):([^\r]*)")
-_LENGTH_LINE: Final = re.compile(rb"\n(?i:content-length):([^\r]*)")
 
 
 # ---------------------------------------------------------------- writing

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from turnout.proxy.fields import Refused
+from turnout.proxy import response_head as module
+from turnout.proxy.fields import Refused, field_scan
 from turnout.proxy.framing import BodyKind, Passing
 from turnout.proxy.response_head import (
     TIMEOUTS_REMEMBERED,
@@ -239,8 +240,6 @@ def test_how_long_the_server_keeps_a_connection(value: bytes, timeout_s: float |
 
 
 def test_keep_alive_values_are_not_remembered_for_ever() -> None:
-    from turnout.proxy import response_head as module
-
     for number in range(TIMEOUTS_REMEMBERED + 10):
         head = read(ok(b"Content-Length: 1", b"Keep-Alive: timeout=9, max=%d" % number))
         assert head.keep_alive_timeout_s == 9.0
@@ -398,6 +397,41 @@ def test_too_many_fields_are_refused_at_the_limit() -> None:
     with pytest.raises(Refused) as caught:
         parse_response(head, request_method=b"GET", fields_max=2)
     assert caught.value.detail == "too_many_fields"
+
+
+class BlindParser:
+    """Stands for a llhttp that accepts everything."""
+
+    def __init__(self, _: object = None) -> None:
+        pass
+
+    def feed_data(self, data: bytes) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ((b"Content-Length: 3", b"Content-Length: 3"), "several_lengths"),
+        ((b"Content-Length: 3, 3",), "bad_content_length"),
+        ((b"Content-Length: 3", b"Transfer-Encoding: chunked"), "conflicting_lengths"),
+        ((b"Transfer-Encoding: xchunked",), "unknown_coding"),
+        ((b"Content-Length: 0",), "two_readings"),
+    ],
+)
+def test_our_reading_alone_refuses_what_could_end_in_two_places(
+    monkeypatch: pytest.MonkeyPatch, fields: tuple[bytes, ...], detail: str
+) -> None:
+    monkeypatch.setattr(module, "_llhttp", BlindParser())
+    assert refusal(ok(*fields)) == detail
+
+
+def test_a_head_that_the_two_read_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if our scan overlooked the field by which a body has none: only llhttp sees its end."""
+    blind = field_scan(module._TREE.replace(b"[Ll](?i:ength)", b"(?i:zzz)"))
+    assert blind.groupindex == module._FIELDS.groupindex
+    monkeypatch.setattr(module, "_FIELDS", blind)
+    assert refusal(ok(b"Content-Length: 0")) == "two_readings"
 
 
 # ---------------------------------------------------------------- properties
