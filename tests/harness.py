@@ -17,12 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.rawhttp import Answer, Client
+from tests.upstreams import Upstream
 from turnout.proxy.commands import CONTROL_LOCK_FILE, LISTENING_FILE
 from turnout.proxy.scoreboard import (
     HEALTH_BYTES,
@@ -351,6 +354,49 @@ class Product:
             if b"-m" in words and any(word.startswith(mark) for word in words):
                 found[int(entry.name)] = words[words.index(b"-m") + 1].decode()
         return found
+
+
+@dataclass(slots=True)
+class Bench:
+    """A product between two scripted upstreams, `blue` (which has all) and `green`."""
+
+    product: Product
+    blue: Upstream
+    green: Upstream
+
+    async def client(self, **options: Any) -> Client:
+        return await Client.open(self.product.address, **options)
+
+    async def get(self, target: str = "/", **fields: str) -> Answer:
+        """GET over a connection of its own."""
+        async with await self.client() as client:
+            return await client.get(target, **fields)
+
+
+@contextlib.asynccontextmanager
+async def bench(
+    *,
+    control: bool = True,
+    faults: Mapping[str, str] | None = None,
+    workers: int = 2,
+    top: Mapping[str, Any] | None = None,
+    **service: Any,
+) -> AsyncIterator[Bench]:
+    """Both upstreams and the product, until left. `top` are further keys of the configuration,
+    `service` of its service; with `control` its API is ready and both upstreams healthy."""
+    async with Upstream("blue") as blue, Upstream("green") as green:
+        configuration = settings([blue.address], [green.address], workers=workers, **service)
+        for key, value in (top or {}).items():
+            known = configuration.get(key)
+            configuration[key] = {**known, **value} if isinstance(known, dict) else value
+        product = Product(configuration, faults=faults)
+        try:
+            await product.start(control=control)
+            if control:
+                await product.api.healthy()
+            yield Bench(product, blue, green)
+        finally:
+            await product.close()
 
 
 class ApiError(AssertionError):

@@ -52,6 +52,7 @@ _EXPECT: Final = re.compile(rb"\r\nexpect: *100-continue", re.IGNORECASE)
 _WEBSOCKET_KEY: Final = re.compile(rb"\r\nsec-websocket-key: *([^\r\n]*)", re.IGNORECASE)
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 PIECE_BYTES: Final = 65536
+_UNIT: Final = b"".join(b"%08x" % index for index in range(8192))
 
 
 def find_field(head: bytes, name: str) -> list[str]:
@@ -418,9 +419,8 @@ def body_of(exchange: Exchange) -> bytes:
 
 def pattern(size: int) -> bytes:
     """`size` bytes in which a lost, doubled or swapped piece shows."""
-    unit = b"".join(b"%08x" % index for index in range(8192))
-    whole, rest = divmod(size, len(unit))
-    return unit * whole + unit[:rest]
+    whole, rest = divmod(size, len(_UNIT))
+    return _UNIT * whole + _UNIT[:rest]
 
 
 async def _event_stream(exchange: Exchange) -> None:
