@@ -164,6 +164,7 @@ RESTART_KEYS: Final[Mapping[str, Callable[[Configuration], object]]] = {
     "runtime_dir": lambda configuration: configuration.runtime_dir,
     "control.bind": lambda configuration: configuration.control.bind,
     "state.path": lambda configuration: configuration.state.path,
+    "log.access.buffer": lambda configuration: configuration.access_log.buffer_bytes,
     "limits.services": lambda configuration: configuration.limits.services,
     "limits.in_flight_named": lambda configuration: configuration.limits.in_flight_named,
 }

@@ -128,8 +128,6 @@ class PassivePolicy:
     """So many connection attempts in a row failed; 0: not a reason."""
     error_answers: int
     """So many answers in a row were 5xx, or never came; 0: not a reason."""
-    out_s: float
-    """How long a worker on its own avoids the server, until a probe says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +302,7 @@ class AccessLog:
     format: LogFormat
     path: str
     buffer_bytes: int
-    """Of each worker: what it keeps while the log's writer is slow or away."""
+    """What is kept while the log cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,12 +76,9 @@ class Passive(Section):
     error_answers: Annotated[int, Count("1", "100000", Zero.NONE)] = knob(
         10, "After so many 5xx answers, or missing ones, in a row."
     )
-    out: Annotated[float, Duration("100ms", "1h")] = knob(
-        "5s", "How long a worker avoids the server on its own, until probes decide."
-    )
 
     def to_model(self) -> model.PassivePolicy:
-        return model.PassivePolicy(self.connect_failures, self.error_answers, self.out)
+        return model.PassivePolicy(self.connect_failures, self.error_answers)
 
 
 class Health(Section):

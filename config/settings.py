@@ -105,9 +105,10 @@ class AccessLog(Section):
         "stdout", "Where to. A file is opened again on reload, for rotation."
     )
     buffer: Annotated[int, Size("4KiB", "1GiB")] = knob(
-        "1MiB",
-        "What each worker keeps while the log cannot be written. Further lines are dropped "
-        "and counted; a request never waits for the log.",
+        "8MiB",
+        "What is kept while the log cannot be written. Further lines are dropped and "
+        "counted; a request never waits for the log.",
+        live=False,
     )
 
 

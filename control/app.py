@@ -125,7 +125,12 @@ class Control:
         self._given = given
         configuration = source.read()
         access, event_log = configuration.access_log, configuration.event_log
-        self._access_writer = LogWriter("access log", access.path, tell=self.problem)
+        self._access_writer = LogWriter(
+            "access log",
+            access.path,
+            tell=self.problem,
+            queue_bytes_max=access.buffer_bytes,
+        )
         self._event_writer = LogWriter("event log", event_log.path, tell=self.problem)
         self._event_log = EventLog(self._event_writer, event_log.format)
         self.shared = SharedState(given.runtime_dir)

@@ -122,7 +122,7 @@ def test_what_is_left_out_has_a_default() -> None:
     assert configuration.workers >= 1
     assert configuration.runtime_dir == "/run/user/7/turnout"
     assert configuration.control.bind == Address.parse("127.0.0.1:9180")
-    assert configuration.access_log == AccessLog(LogFormat.JSON, "stdout", 1024 * 1024)
+    assert configuration.access_log == AccessLog(LogFormat.JSON, "stdout", 8 * 1024 * 1024)
     assert configuration.timeouts.header_s == 10
     assert shop.match == Match((), "/")
     assert shop.initial == "blue"
