@@ -49,6 +49,10 @@ class Store:
         """Open the store, or make it. Raises StoreUnusable. Blocks: call it before serving."""
         return cls(Database(path))
 
+    @property
+    def path(self) -> Path:
+        return self._database.path
+
     async def __call__(
         self, method: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

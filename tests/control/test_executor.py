@@ -1,6 +1,7 @@
 """The executor on the real store, with workers and health in memory."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 from tests.control.in_memory import MemoryProber, MemoryTables, MemoryWorkers
 from turnout.config.loader import load_text
 from turnout.config.model import Configuration
-from turnout.control import receipt
+from turnout.control import receipt, switchover
 from turnout.control.compiler import service_names
 from turnout.control.events import Event
 from turnout.control.executor import Executor
@@ -32,7 +33,7 @@ from turnout.control.refusals import (
     UnknownSwitchover,
     UnknownUpstream,
 )
-from turnout.control.store import Author, Database, Store
+from turnout.control.store import Author, Database, Note, Store
 from turnout.control.switchover import State, Switchover
 from turnout.proxy.scoreboard import ExchangeClass, HealthWord, RoutingWord
 
@@ -556,3 +557,41 @@ async def test_a_switchover_of_a_service_that_is_gone_fails(tmp_path: Path) -> N
         ended = await second.executor.get(started.id)
         assert ended.state is State.FAILED
         assert "no longer configured" in ended.outcome
+
+
+async def test_a_way_back_that_turned_unhealthy_over_a_crash_is_not_taken(tmp_path: Path) -> None:
+    async with opened(tmp_path) as first:
+        workers, prober = first.workers, first.prober
+        started = await first.executor.start("shop", "green", CI, strategy="careful")
+        await first.until(lambda: first.weights == [1000])
+        await first.executor.pause(started.id, CI)
+    store = Store.open(tmp_path / "turnout.db")
+    value = await store(Database.switchover, started.id)
+    assert value is not None
+    # Control decided to go back, stored it, and died before the word.
+    going, _ = switchover.step(value, switchover.TargetFailed(time.time(), "green is slow"))
+    await store(Database.save_switchover, going, time.time(), Note())
+    store.close()
+    prober.set("blue", HealthWord.UNHEALTHY)
+    async with opened(tmp_path, workers, prober) as second:
+        ended = await second.ended(started)
+        assert (ended.state, ended.second_weight) == (State.FAILED, 1000)
+        assert ended.outcome == "green is slow; no way back: blue is unhealthy"
+        assert workers.words[1].second_weight == 1000
+        found = await second.receipt(started.id)
+        assert found["weights_after"] == {"blue": 90, "green": 10}
+
+
+async def test_what_cannot_be_stored_is_told_and_tried_again(bench: Bench) -> None:
+    bench.workers.prepare_gate = asyncio.Event()
+    started = await bench.executor.start("shop", "green", CI)
+    await bench.until_state(started.id, State.PREPARING)
+    with sqlite3.connect(bench.store.path, timeout=0) as other:
+        other.execute("PRAGMA busy_timeout = 0")
+        other.execute("BEGIN IMMEDIATE")
+        bench.workers.prepare_gate.set()
+        async with asyncio.timeout(15):
+            while "control.problem" not in bench.names:
+                await asyncio.sleep(0.05)
+        other.rollback()
+    assert (await asyncio.wait_for(bench.executor.wait(started.id), 15)).state is State.COMPLETED
