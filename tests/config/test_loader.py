@@ -389,6 +389,13 @@ def test_a_control_api_that_only_this_machine_can_reach_needs_none(bind: str) ->
     assert read(f"control: {{bind: {bind}}}\n{SMALL}").control.tokens == ()
 
 
+def test_a_control_api_has_a_port_that_can_be_known() -> None:
+    assert refused(f"control:\n  bind: 127.0.0.1:0\n{SMALL}") == [
+        "turnout.yaml:2: control.bind is 127.0.0.1:0; the command line could not find it. "
+        "Write a port, such as 9180."
+    ]
+
+
 def test_tokens_and_their_names_are_each_one_of_a_kind() -> None:
     tokens = "[{name: a, token: t1}, {name: a, token: t2}, {name: b, token: t1}]"
     assert refused(f"control: {{tokens: {tokens}}}\n{SMALL}") == [
@@ -411,6 +418,8 @@ def test_tokens_and_their_names_are_each_one_of_a_kind() -> None:
         ("127.0.0.1:80", "127.0.0.1:81", False),
         ("127.0.0.1:80", "127.0.0.2:80", False),
         ("unix:/a", "unix:/b", False),
+        ("127.0.0.1:0", "127.0.0.1:0", True),
+        ("127.0.0.1:0", ":0", False),
     ],
 )
 def test_two_listeners_on_one_socket_are_an_error(one: str, other: str, conflict: bool) -> None:

@@ -1,6 +1,8 @@
 """The knobs as a whole: each is described, has a default that it accepts, and is documented."""
 
+import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from turnout.config import loader, reference
+from turnout.config import loader, model, reference
 from turnout.config.knobs import Kind, Section
 from turnout.config.settings import Settings
 
@@ -104,6 +106,21 @@ def test_the_schema_takes_off_as_a_word_and_as_false(health: object) -> None:
     document["services"]["shop"]["health"] = health
     jsonschema.validate(document, loader.schema())
     loader.load_text(json.dumps(document), environ={})
+
+
+def test_every_value_is_read_by_somebody() -> None:
+    """A knob that turns nothing is a lie in the reference."""
+    rooms = [ROOT / "control", ROOT / "proxy", ROOT / "turnout"]
+    files = [ROOT / "config" / "model.py", *(file for room in rooms for file in room.glob("*.py"))]
+    read = set(re.findall(r"\.(\w+)", "\n".join(file.read_text() for file in files)))
+    kinds = [kind for kind in vars(model).values() if dataclasses.is_dataclass(kind)]
+    unread = {
+        f"{getattr(kind, '__name__', '')}.{field.name}"
+        for kind in kinds
+        for field in dataclasses.fields(kind)
+        if field.name not in read
+    }
+    assert unread == set()
 
 
 def test_the_example_to_deploy_is_right() -> None:
