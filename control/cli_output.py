@@ -1,0 +1,240 @@
+"""What the command line shows: tables and bars for people, JSON for scripts.
+
+Results go to stdout, remarks to stderr. Without a terminal the same is said in plain lines.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Json = Mapping[str, Any]
+
+out: Final = Console(highlight=False, soft_wrap=True)
+err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+
+COLOURS: Final = {"blue": "bright_blue", "green": "green"}
+"""Upstreams are named by the user; these two names look as they sound."""
+BAR: Final = 30
+_STATE_STYLES: Final = {
+    "completed": "green",
+    "rolled_back": "yellow",
+    "aborted": "yellow",
+    "failed": "red",
+}
+
+
+def print_json(document: object) -> None:
+    """To stdout, and nothing else is."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def styled(name: str) -> str:
+    return COLOURS.get(name, "cyan")
+
+
+def bar(share: float, style: str, width: int = BAR) -> Text:
+    """A bar of `share` percent."""
+    filled = round(width * share / 100)
+    if share > 0 and filled == 0:
+        filled = 1
+    return Text("█" * filled, style=style) + Text("░" * (width - filled), style="bright_black")
+
+
+def percent(weight: float) -> str:
+    return f"{weight:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def service_table(services: Iterable[Json]) -> Table:
+    """Weights, health with its reason and what is in flight: a row for each upstream."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("SERVICE", "UPSTREAM", "WEIGHT", "", "HEALTH", "IN FLIGHT", "SERVERS"):
+        table.add_column(column, no_wrap=column != "SERVERS", overflow="fold")
+    for service in services:
+        first = True
+        for name, upstream in service["upstreams"].items():
+            weight = float(service["weights"][name])
+            table.add_row(
+                str(service["name"]) if first else "",
+                Text(name, style=styled(name)),
+                percent(weight),
+                bar(weight, styled(name), 20),
+                health(upstream),
+                str(upstream["in_flight"]),
+                servers(upstream),
+            )
+            first = False
+        for line in _remarks(service):
+            table.add_row("", "", "", "", line, "", "")
+    return table
+
+
+def health(upstream: Json) -> Text:
+    if upstream.get("health") == "unknown":
+        return Text("not probed yet", style="yellow")
+    if upstream["healthy"]:
+        return Text("healthy", style="green")
+    reason = str(upstream.get("reason") or "")
+    return Text("unhealthy" + (f": {reason}" if reason else ""), style="red")
+
+
+def servers(upstream: Json) -> Text:
+    text = Text()
+    for server in upstream["servers"]:
+        if text:
+            text.append("\n")
+        probe = server.get("last_probe")
+        mark = ("✓", "green") if server["healthy"] else ("✗", "red")
+        if probe is None and not server["healthy"]:
+            mark = ("?", "yellow")
+        text.append(f"{mark[0]} ", style=mark[1])
+        text.append(str(server["address"]))
+        if probe is not None:
+            text.append(f"  {probe['ms']:.0f} ms", style="bright_black")
+        if not server["healthy"] and server.get("reason"):
+            text.append(f"  {server['reason']}", style="red")
+    if upstream.get("configured_servers") is not None:
+        text.append("\n  set by the API; the file has ", style="yellow")
+        text.append(", ".join(upstream["configured_servers"]) or "none")
+    return text or Text("no server", style="red")
+
+
+def _remarks(service: Json) -> Iterable[Text]:
+    if service.get("held"):
+        yield Text("held: new requests wait", style="yellow")
+    under_way = service.get("switchover")
+    if under_way:
+        yield Text(
+            f"switchover {under_way['id']} to {under_way.get('to', '?')}: {under_way['state']}",
+            style="yellow",
+        )
+
+
+def switchover_line(now: Json, service: Json) -> str:
+    """One line for logs: where a switchover stands."""
+    weights = " ".join(f"{name}={percent(value)}" for name, value in service["weights"].items())
+    in_flight = " ".join(
+        f"{name}={upstream['in_flight']}" for name, upstream in service["upstreams"].items()
+    )
+    waiting = f" waiting_for={now['waiting_for']}" if now.get("waiting_for") else ""
+    return f"{now['id']} {now['state']}{waiting}  weights {weights}  in flight {in_flight}"
+
+
+def switchover_view(now: Json, service: Json) -> RenderableType:
+    """The live picture of a switchover under way."""
+    style = _STATE_STYLES.get(str(now["state"]), "bold yellow")
+    steps = now.get("steps") or []
+    title = Text.assemble(
+        f"{now['service']}: {now['from']} → {now['to']}  ",
+        (str(now["state"]), style),
+        f"  step {now['step']} of {len(steps)}" if len(steps) > 1 else "",
+        (f"  next at {now['next_step_at']}" if now.get("next_step_at") else ""),
+        (f"  what is left is cut at {now['drain_until']}" if now.get("drain_until") else ""),
+        (f"  {now['id']}", "bright_black"),
+    )
+    return Group(title, service_table([service]))
+
+
+def receipt_view(receipt: Json) -> RenderableType:
+    """The receipt as a person reads it; the sum is written out."""
+    state = str(receipt["state"])
+    requests = receipt["requests"]
+    title = Text.assemble(
+        ("Receipt ", "bold"),
+        str(receipt["switchover"]),
+        f"  {receipt['service']}: {receipt['from']} → {receipt['to']}  ",
+        (state, _STATE_STYLES.get(state, "")),
+        f"  by {receipt['requested_by']}",
+        f"  “{receipt['reason']}”" if receipt.get("reason") else "",
+    )
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    if receipt.get("outcome"):
+        facts.add_row("outcome", str(receipt["outcome"]))
+    facts.add_row(
+        "phases",
+        ", ".join(f"{phase['name']} {phase['seconds']:.2f} s" for phase in receipt["phases"]),
+    )
+    flip = receipt["in_flight_at_flip"]
+    facts.add_row(
+        "in flight at the flip",
+        f"{sum(flip.values())}"
+        + (
+            " (" + ", ".join(f"{v} {k}" for k, v in flip.items() if v) + ")"
+            if any(flip.values())
+            else ""
+        ),
+    )
+    parts = ("answered_by_upstream", "answered_by_proxy", "client_aborted", "cut", "in_flight")
+    facts.add_row(
+        "requests",
+        f"{requests['accepted']} accepted = "
+        + " + ".join(f"{requests[part]} {part.replace('_', ' ')}" for part in parts),
+    )
+    for label in ("retries", "not_retried"):
+        counted = {reason: count for reason, count in receipt[label].items() if count}
+        if counted:
+            facts.add_row(
+                label.replace("_", " "), ", ".join(f"{v} {k}" for k, v in counted.items())
+            )
+    if receipt.get("refused"):
+        facts.add_row("refused heads", str(receipt["refused"]))
+    upstreams = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("UPSTREAM", "REQUESTS", "ERRORS", "P50", "P99"):
+        upstreams.add_column(column, justify="left" if column == "UPSTREAM" else "right")
+    for name, counted in receipt["upstreams"].items():
+        upstreams.add_row(
+            Text(name, style=styled(name)),
+            str(counted["requests"]),
+            str(counted["errors"]),
+            *(_milliseconds(counted.get(key)) for key in ("p50_ms", "p99_ms")),
+        )
+    views: list[RenderableType] = [title, facts, upstreams]
+    if receipt["cut"]:
+        views.append(_cut_table(receipt["cut"]))
+    return Group(*views)
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
+
+
+def _cut_table(cut: Iterable[Json]) -> Table:
+    table = Table(box=None, header_style="bold red", pad_edge=False)
+    for column in ("CUT", "PATH", "CLASS", "AGE", "WHY"):
+        table.add_column(column, overflow="fold")
+    for entry in cut:
+        table.add_row(
+            str(entry["method"]),
+            str(entry["path"]),
+            str(entry["class"]),
+            f"{entry['age_seconds']:.1f} s",
+            str(entry["reason"]),
+        )
+    return table
+
+
+def history_table(items: Iterable[Json]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("ID", "SERVICE", "FROM", "TO", "STRATEGY", "STATE", "BY", "STARTED", "REASON"):
+        table.add_column(column, overflow="fold")
+    for item in items:
+        state = str(item["state"])
+        table.add_row(
+            str(item["id"]),
+            str(item["service"]),
+            str(item["from"]),
+            str(item["to"]),
+            str(item["strategy"]),
+            Text(state, style=_STATE_STYLES.get(state, "yellow")),
+            str(item["requested_by"]),
+            str(item["started_at"])[:19].replace("T", " "),
+            str(item["reason"] or item.get("outcome") or ""),
+        )
+    return table
