@@ -173,7 +173,7 @@ class Product:
         process = self._process
         assert process is not None
         status = process.poll()
-        assert status is None, f"turnout ended with {status} at the start"
+        assert status is None, f"turnout ended with {status} at the start:\n{self.log()}"
         if not (self.runtime_dir / LISTENING_FILE).exists():
             return False
         listening = json.loads((self.runtime_dir / LISTENING_FILE).read_bytes())
