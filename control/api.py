@@ -1,0 +1,592 @@
+"""The control API over HTTP: each call is one call of the executor, the store or the prober.
+
+No decision is made here. What stands here is who may call, what a call has to look like, and
+how an answer does. `routes` has all calls, `api_models` the bodies, `views` the answers,
+`problems` the errors.
+"""
+
+import asyncio
+import importlib.metadata
+import json
+import logging
+import secrets
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from turnout.config.model import Configuration, Service
+from turnout.control import access, api_models, event_stream, exposition, openapi, views
+from turnout.control.access import Caller
+from turnout.control.executor import Executor
+from turnout.control.health import UpstreamHealth
+from turnout.control.idempotency import Idempotency
+from turnout.control.journal import Journal
+from turnout.control.problems import Problem, of_http_error
+from turnout.control.publisher import Reloaded
+from turnout.control.refusals import Refusal, RevisionIsStale, UnknownService
+from turnout.control.routes import LIMIT_DEFAULT, LIMIT_MAX, ROUTES, Route
+from turnout.control.shared import SharedState
+from turnout.control.store import Author, Database, ServiceRow, Store, StoreUnusable
+from turnout.control.switchover import Switchover
+from turnout.proxy.scoreboard import WorkerState
+
+B = TypeVar("B", bound=BaseModel)
+T = TypeVar("T")
+
+log = logging.getLogger("turnout.control.api")
+
+PAGE: Final = Path(__file__).with_name("page.html")
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class Health(Protocol):
+    """The prober, as far as it is asked here."""
+
+    def upstream(self, service: str, upstream: str) -> UpstreamHealth: ...
+
+    def servers(self, service: str, upstream: str) -> Sequence[views.ServerView]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """What the API asks."""
+
+    executor: Executor
+    store: Store
+    prober: Health
+    journal: Journal
+    shared: SharedState
+    configuration: Callable[[], Configuration]
+    """The one in force."""
+    reload: Callable[[Author], Awaitable[Reloaded]]
+    now: Callable[[], float]
+    """Seconds since 1970."""
+    tell: Callable[[str, str], None]
+    """What is wrong in Turnout itself, and what to do: for the event log."""
+
+
+def make_app(context: ApiContext, streams: event_stream.Streams | None = None) -> web.Application:
+    """The API, ready to be run by an `aiohttp.web.AppRunner`."""
+    api = Api(context, streams or event_stream.Streams())
+    # Bodies are read by `_body`, under a limit that a reload may change.
+    app = web.Application(middlewares=[api.guard], client_max_size=0)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, api.handler(route))
+        if route.method == "GET" and route.operation != "events":
+            app.router.add_route("HEAD", route.path, api.handler(route))
+    app.on_shutdown.append(api.on_shutdown)
+    return app
+
+
+def version() -> str:
+    """The program's."""
+    try:
+        return importlib.metadata.version("turnout")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
+        return "0+unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: its request, who made it, and its body if the route has one."""
+
+    request: web.Request
+    caller: Caller
+    body: BaseModel | None = None
+
+    def path(self, name: str) -> str:
+        return self.request.match_info[name]
+
+    def asked(self, kind: type[B]) -> B:
+        assert isinstance(self.body, kind)
+        return self.body
+
+    @property
+    def author(self) -> Author:
+        reason = self.body.reason if isinstance(self.body, api_models.ReasonBody) else ""
+        return Author(self.caller.name, _peer(self.request), reason)
+
+    @property
+    def revision(self) -> int | None:
+        """That of If-Match; None when there is none. Raises Problem(400)."""
+        given = self.request.headers.get("If-Match")
+        if given is None or given.strip() == "*":
+            return None
+        text = given.strip().removeprefix("W/").strip('"')
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+            raise Problem("malformed-header", f'If-Match is {given}; write a revision: "17"')
+        return int(text)
+
+    def flag(self, name: str) -> bool:
+        """Raises Problem(400)."""
+        given = self.request.query.get(name, "false").lower()
+        if given not in ("true", "false", "1", "0", ""):
+            raise Problem("malformed-query", f"{name} is {given!r}; expected true or false")
+        return given in ("true", "1", "")
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """Raises Problem(400)."""
+        given = self.request.query.get(name, str(default))
+        if not (given.isascii() and given.isdigit() and len(given) <= 18 and int(given) <= most):
+            raise Problem("malformed-query", f"{name} is {given!r}; expected 0 to {most}")
+        return int(given)
+
+
+class Api:
+    """The handlers. Their names are the operations of `routes`."""
+
+    def __init__(self, context: ApiContext, streams: event_stream.Streams) -> None:
+        self._context = context
+        self._streams = streams
+        self._idempotency = Idempotency(context.store, context.now)
+        self._stopping = asyncio.Event()
+        self._version = version()
+
+    async def on_shutdown(self, app: web.Application) -> None:
+        """Let go of everybody who waits: the switchovers go on."""
+        self._stopping.set()
+        self._streams.close()
+
+    # ------------------------------------------------------------ around every call
+
+    @web.middleware
+    async def guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Every answer that is not a good one is a problem document."""
+        try:
+            response = await self._guarded(request, handler)
+        except Problem as problem:
+            response = self._refused(request, problem)
+        except web.HTTPException as error:
+            response = of_http_error(error, request.method, request.path).response()
+        except Refusal as refusal:
+            response = Problem.of(refusal).response()
+        except StoreUnusable as error:
+            unusable = Problem("store-unusable", str(error), headers={"Retry-After": "5"})
+            response = unusable.response()
+        except Exception as error:  # noqa: BLE001  # said with an id: the caller gets no trace
+            response = self._mistake(request, error)
+        if not response.prepared:
+            response.headers.setdefault("Cache-Control", "no-store")
+            response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    async def _guarded(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        control = self._context.configuration().control
+        write = request.method not in ("GET", "HEAD", "OPTIONS")
+        access.check_site(control.bind, bool(control.tokens), request.headers, write)
+        if request.path not in _OPEN:
+            caller = access.authenticate(control.tokens, request.headers.get("Authorization", ""))
+            request["caller"] = caller
+        return await handler(request)
+
+    def _refused(self, request: web.Request, problem: Problem) -> web.Response:
+        """A browser without a token gets the page that asks for it, with the same status."""
+        wants_page = "text/html" in request.headers.get("Accept", "")
+        if problem.status == 401 and request.path == "/" and wants_page:
+            response = _page(401)
+            response.headers.update(problem.headers)
+            return response
+        return problem.response()
+
+    def _mistake(self, request: web.Request, error: Exception) -> web.Response:
+        id = secrets.token_hex(6)
+        log.error("api.mistake id=%s %s %s", id, request.method, request.path, exc_info=error)
+        self._context.tell(
+            f"{request.method} {request.path} failed with {type(error).__name__} (id {id})",
+            "report it with what stderr says of this id",
+        )
+        return Problem("internal-error", f"it is in the log under {id}", more={"id": id}).response()
+
+    def handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """What aiohttp calls for a route."""
+        operation: Callable[[Call], Awaitable[web.StreamResponse]] = getattr(self, route.operation)
+        nobody = Caller("", route.scope)
+
+        async def read(request: web.Request) -> web.StreamResponse:
+            caller = request.get("caller", nobody)
+            access.authorize(caller, route.scope)
+            return await operation(Call(request, caller))
+
+        async def write(request: web.Request) -> web.StreamResponse:
+            caller = request["caller"]
+            access.authorize(caller, route.scope)
+            content = await self._read(request)
+
+            async def work() -> web.Response:
+                body = None if route.body is None else _body(route, content)
+                try:
+                    answer = await operation(Call(request, caller, body))
+                except Refusal as refusal:
+                    raise Problem.of(refusal) from None
+                assert isinstance(answer, web.Response)
+                return answer
+
+            key = request.headers.get("Idempotency-Key")
+            if key is None:
+                response = await work()
+            else:
+                call = b"\0".join((request.method.encode(), request.path.encode(), content))
+                kept_s = self._context.configuration().control.idempotency_s
+                response = await self._idempotency.once(caller.name, key, call, kept_s, work)
+            return await self._settled(route, Call(request, caller), response)
+
+        return read if route.method == "GET" else write
+
+    async def _read(self, request: web.Request) -> bytes:
+        """The body's bytes. Raises Problem(413)."""
+        limit = self._context.configuration().control.body_bytes
+        content = bytearray()
+        async for part in request.content.iter_any():
+            content += part
+            if len(content) > limit:
+                raise Problem("body-too-large", f"a body has {limit} bytes at most (control.body)")
+        return bytes(content)
+
+    async def _settled(self, route: Route, call: Call, response: web.Response) -> web.Response:
+        """Wait as long as the call is to be held: what came so far is kept for its key."""
+        wait = bool(route.query) and call.flag("wait")
+        by_hand = route.operation == "weights"
+        if response.status not in (200, 202) or not (wait or (by_hand and response.status == 202)):
+            return response
+        assert isinstance(response.body, bytes)
+        id = json.loads(response.body).get("id")
+        if id is None:
+            return response
+        executor = self._context.executor
+        reached = executor.wait(id) if wait else executor.wait_acknowledged(id)
+        value = await self._until(reached, id)
+        if not by_hand:
+            return await self._switchover(value)
+        if value.final and value.state != "completed":
+            raise Problem(
+                "weights-not-reached",
+                value.outcome or f"switchover {id} is {value.state}",
+                more={"switchover": id, "state": value.state.value},
+            )
+        return await self._service_now(value.service)
+
+    async def _until(self, reached: Awaitable[T], id: str) -> T:
+        """Wait, but not beyond the end of control. Raises Problem(503)."""
+        waiting = asyncio.ensure_future(reached)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+        finally:
+            waiting.cancel()
+            stopping.cancel()
+        raise Problem(
+            "stopping",
+            f"control is stopping; switchover {id} goes on: turnout wait {id}",
+            more={"switchover": id},
+            headers={"Retry-After": "1"},
+        )
+
+    # ------------------------------------------------------------ services
+
+    async def services(self, call: Call) -> web.Response:
+        names = [service.name for service in self._context.configuration().services]
+        return _json({"items": [await self._service_document(name) for name in names]})
+
+    async def service(self, call: Call) -> web.Response:
+        return await self._service_now(call.path("service"))
+
+    async def weights(self, call: Call) -> web.Response:
+        asked = call.asked(api_models.WeightsBody)
+        name = call.path("service")
+        value = await self._context.executor.set_weights(
+            name,
+            asked.weights,
+            call.author,
+            force=asked.force,
+            dry_run=asked.dry_run,
+            revision=call.revision,
+        )
+        if not value.id and not asked.dry_run:
+            return await self._service_now(name)
+        return self._started(value, asked.dry_run)
+
+    async def switch(self, call: Call) -> web.Response:
+        asked = call.asked(api_models.SwitchBody)
+        value = await self._context.executor.start(
+            call.path("service"),
+            asked.to,
+            call.author,
+            strategy=asked.strategy,
+            wait_healthy_s=asked.wait_healthy,
+            force=asked.force,
+            dry_run=asked.dry_run,
+            revision=call.revision,
+        )
+        return self._started(value, asked.dry_run)
+
+    async def rollback(self, call: Call) -> web.Response:
+        asked = call.asked(api_models.RollbackBody)
+        value = await self._context.executor.rollback(
+            call.path("service"), call.author, force=asked.force, revision=call.revision
+        )
+        return self._started(value, dry_run=False)
+
+    async def hold(self, call: Call) -> web.Response:
+        row = await self._context.executor.hold(
+            call.path("service"), call.author, revision=call.revision
+        )
+        return await self._service_now(row.name)
+
+    async def release(self, call: Call) -> web.Response:
+        row = await self._context.executor.release(
+            call.path("service"), call.author, revision=call.revision
+        )
+        return await self._service_now(row.name)
+
+    async def servers(self, call: Call) -> web.Response:
+        asked = call.asked(api_models.ServersBody)
+        row = await self._context.executor.set_servers(
+            call.path("service"),
+            call.path("upstream"),
+            asked.servers,
+            call.author,
+            revision=call.revision,
+        )
+        return await self._service_now(row.name)
+
+    async def _service_now(self, name: str) -> web.Response:
+        document = await self._service_document(name)
+        return _json(document, revision=document["revision"])
+
+    async def _service_document(self, name: str) -> dict[str, Any]:
+        found = await self._context.executor.service(name)
+        configured = self._configured(name)
+        if configured is None:
+            raise UnknownService(f"service {name} has just left the configuration")
+        prober, row = self._context.prober, found.row
+        upstreams = [
+            (prober.upstream(name, upstream), in_flight, prober.servers(name, upstream))
+            for upstream, in_flight in zip((row.first, row.second), found.in_flight, strict=True)
+        ]
+        return views.service(configured, row, found.switchover, upstreams)
+
+    def _configured(self, name: str) -> Service | None:
+        return self._context.configuration().service(name)
+
+    # ------------------------------------------------------------ switchovers
+
+    async def history(self, call: Call) -> web.Response:
+        name = call.path("service")
+        await self._context.executor.service(name)
+        values = await self._context.store(
+            Database.switchovers,
+            name,
+            call.number("limit", LIMIT_DEFAULT, LIMIT_MAX),
+            call.request.query.get("before", ""),
+        )
+        configured = self._configured(name)
+        return _json({"items": [views.switchover(value, configured) for value in values]})
+
+    async def switchover(self, call: Call) -> web.Response:
+        return await self._switchover(await self._context.executor.get(call.path("id")))
+
+    async def pause(self, call: Call) -> web.Response:
+        return await self._steer(call, self._context.executor.pause)
+
+    async def resume(self, call: Call) -> web.Response:
+        return await self._steer(call, self._context.executor.resume)
+
+    async def approve(self, call: Call) -> web.Response:
+        return await self._steer(call, self._context.executor.approve)
+
+    async def abort(self, call: Call) -> web.Response:
+        return await self._steer(call, self._context.executor.abort)
+
+    async def _steer(
+        self, call: Call, verb: Callable[[str, Author], Awaitable[Switchover]]
+    ) -> web.Response:
+        id, expected = call.path("id"), call.revision
+        if expected is not None:
+            found = (await self._context.executor.get(id)).revision
+            if found != expected:
+                text = f"switchover {id} has revision {found}, not {expected}: read it again"
+                raise RevisionIsStale(text, expected, found)
+        return await self._switchover(await verb(id, call.author))
+
+    def _started(self, value: Switchover, dry_run: bool) -> web.Response:
+        under_way = bool(value.id)
+        document = views.switchover(
+            value,
+            self._configured(value.service),
+            changed=under_way or (dry_run and not value.final),
+            dry_run=dry_run,
+        )
+        if not under_way:
+            return _json(document)
+        headers = {"Location": f"/v1/switchovers/{value.id}"}
+        return _json(document, status=202, headers=headers, revision=value.revision)
+
+    async def _switchover(self, value: Switchover) -> web.Response:
+        document = views.switchover(value, self._configured(value.service))
+        document["receipt"] = (
+            await self._context.store(Database.receipt, value.id) if value.final else None
+        )
+        return _json(document, revision=value.revision)
+
+    # ------------------------------------------------------------ everything
+
+    async def events(self, call: Call) -> web.StreamResponse:
+        newest = await self._context.store(Database.last_event)
+        limit = self._context.configuration().control.event_streams
+        return await event_stream.serve(
+            call.request, self._context.journal, self._streams, limit, newest
+        )
+
+    async def audit(self, call: Call) -> web.Response:
+        entries = await self._context.store(
+            Database.audit,
+            call.number("limit", LIMIT_DEFAULT, LIMIT_MAX),
+            call.number("before", 0, 10**17),
+            call.request.query.get("service", ""),
+        )
+        return _json({"items": [views.audit_entry(entry) for entry in entries]})
+
+    async def reload(self, call: Call) -> web.Response:
+        done = await self._context.reload(call.author)
+        if done.error:
+            raise Problem("configuration-refused", done.error)
+        return _json(
+            {
+                "changed": done.changed,
+                "table": done.table,
+                "workers": done.workers,
+                "needs_restart": list(done.needs_restart),
+                "unresolved": [
+                    {"service": lost.service, "upstream": lost.upstream, "address": lost.address}
+                    for lost in done.unresolved
+                ],
+            }
+        )
+
+    async def upgrade(self, call: Call) -> web.Response:
+        raise Problem(
+            "not-in-this-version",
+            "this version cannot replace itself: restart turnout, workers finish what they have",
+        )
+
+    async def metrics(self, call: Call) -> web.Response:
+        context = self._context
+        rows: list[ServiceRow] = await context.store(Database.services)
+        facts = exposition.Facts(
+            version=self._version,
+            services=tuple(rows),
+            healthy={
+                (service.name, name): context.prober.upstream(service.name, name).healthy
+                for service in context.configuration().services
+                for name in service.names
+            },
+            ended=await context.store(Database.ended),
+            event_streams=self._streams.open,
+            slow_readers=self._streams.slow,
+        )
+        accept = call.request.headers.get("Accept", "")
+        text, kind = await asyncio.to_thread(exposition.render, context.shared, facts, accept)
+        return web.Response(body=text, headers={"Content-Type": kind})
+
+    async def healthz(self, call: Call) -> web.Response:
+        return _json({"status": "alive"})
+
+    async def readyz(self, call: Call) -> web.Response:
+        scoreboard = self._context.shared.scoreboard
+        serving = [
+            region
+            for region in scoreboard.live_regions()
+            if scoreboard.state(region) is WorkerState.SERVING
+        ]
+        if not serving:
+            return _json({"status": "no worker serves"}, status=503)
+        try:
+            await self._context.store(Database.epoch)
+        except StoreUnusable as error:
+            return _json({"status": str(error)}, status=503)
+        return _json({"status": "ready"})
+
+    async def openapi(self, call: Call) -> web.Response:
+        return _json(openapi.document(self._version))
+
+    async def page(self, call: Call) -> web.Response:
+        return _page(200)
+
+
+_OPEN: Final = frozenset(route.path for route in ROUTES if route.open)
+
+
+def _json(
+    document: Mapping[str, Any],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    revision: int | None = None,
+) -> web.Response:
+    tagged = {} if revision is None else {"ETag": f'"{revision}"'}
+    return web.Response(
+        body=json.dumps(document).encode(),
+        status=status,
+        headers={**(headers or {}), **tagged, "Content-Type": "application/json"},
+    )
+
+
+def _page(status: int) -> web.Response:
+    return web.Response(
+        body=PAGE.read_bytes(),
+        status=status,
+        headers={
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": (
+                "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+                "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            ),
+        },
+    )
+
+
+def _body(route: Route, content: bytes) -> BaseModel:
+    """The call's body. Raises Problem(400) that lists every field that is wrong."""
+    assert route.body is not None
+    if not content.strip() and not route.body_needed:
+        content = b"{}"
+    try:
+        return route.body.model_validate_json(content)
+    except ValidationError as error:
+        fields = [
+            {"field": ".".join(str(part) for part in entry["loc"]), "expected": _expected(entry)}
+            for entry in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+    detail = "; ".join(
+        f"{entry['field']}: {entry['expected']}" if entry["field"] else entry["expected"]
+        for entry in fields
+    )
+    raise Problem("malformed-body", detail, more={"errors": fields})
+
+
+def _expected(entry: Mapping[str, Any]) -> str:
+    text = str(entry["msg"]).removeprefix("Value error, ")
+    return "there is no such field" if entry["type"] == "extra_forbidden" else text
+
+
+def _peer(request: web.Request) -> str:
+    """From where: an address, or who is at the other end of a Unix socket."""
+    link = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if link is not None and link.family == socket.AF_UNIX:
+        if not hasattr(socket, "SO_PEERCRED"):
+            return "unix"
+        packed = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = _CREDENTIALS.unpack(packed)
+        return f"unix uid={uid} pid={pid}"
+    return request.remote or ""

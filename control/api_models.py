@@ -1,0 +1,215 @@
+"""The bodies of the control API's calls and answers, as pydantic models.
+
+Bodies that come in are checked by these; an unknown field is refused, as a mistyped
+`"forse": true` must not be taken for a call without it. Answers are made in `views`; their
+models describe them in the OpenAPI document, and tests hold real answers against them.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt
+
+from turnout.config.units import parse_duration
+
+
+class Body(BaseModel):
+    """What comes in."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Answer(BaseModel):
+    """What goes out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _duration(value: Any) -> float:
+    if not isinstance(value, str):
+        raise ValueError('expected a duration in quotes with a unit, such as "60s"')
+    return parse_duration(value)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration, json_schema_input_type=str),
+    Field(description="A duration with a unit: `500ms`, `60s`, `5m`; `0` is none."),
+]
+Percent = Annotated[StrictInt | StrictFloat, Field(ge=0, le=100)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Why = Annotated[str, Field(max_length=1000, description="Kept in history, receipt and audit.")]
+Force = Annotated[
+    bool, Field(description="Even onto an upstream that is not healthy; the record says who did.")
+]
+
+
+# ---------------------------------------------------------------- what comes in
+
+
+class ReasonBody(Body):
+    """Why, if somebody wants to say it. The body may be left out."""
+
+    reason: Why = ""
+
+
+class RollbackBody(ReasonBody):
+    force: Force = False
+
+
+class WeightsBody(ReasonBody):
+    weights: dict[str, Percent] = Field(
+        description="Percentages of both upstreams, with at most two decimals; their sum is 100."
+    )
+    force: Force = False
+    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+
+
+class SwitchBody(ReasonBody):
+    to: Name = Field(description="The upstream that all traffic is to go to.")
+    strategy: str = Field(
+        "", max_length=256, description="One of the service's; left out: its default."
+    )
+    wait_healthy: Duration = Field(
+        0.0, description="Wait so long for the target to become healthy, instead of a 422."
+    )
+    force: Force = False
+    dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
+
+
+class ServersBody(ReasonBody):
+    servers: list[Name] = Field(
+        max_length=10_000,
+        description="`host:port`, `[v6]:port` or `unix:/path`; may be empty.",
+    )
+
+
+# ---------------------------------------------------------------- what goes out
+
+
+class LastProbe(Answer):
+    at: str
+    status: int | None = Field(description="null: there was no answer.")
+    ms: float
+    error: str | None = Field(description="Why it was bad; null when it was good.")
+
+
+class Server(Answer):
+    address: str = Field(description="As configured.")
+    endpoint: str = Field(description="What is connected to.")
+    healthy: bool
+    reason: str = Field(description="Why it is not healthy; empty when it is.")
+    last_probe: LastProbe | None
+
+
+class Upstream(Answer):
+    healthy: bool
+    health: str = Field(description="`healthy`, `unhealthy` or `unknown` (not probed yet).")
+    reason: str = Field(description="Why it is not healthy; empty when it is.")
+    in_flight: int
+    servers: list[Server]
+    configured_servers: list[str] | None = Field(
+        description="The file's, where the API has set others; else null."
+    )
+
+
+class Phase(Answer):
+    name: str
+    seconds: float
+
+
+class Switchover(Answer):
+    id: str | None = Field(description="null: nothing was started.")
+    service: str
+    state: str
+    changed: bool = Field(description="false: there was nothing to do.")
+    dry_run: bool
+    from_: str = Field(alias="from")
+    to: str
+    strategy: str
+    steps: list[dict[str, float]] = Field(description="The weights of each step.")
+    step: int = Field(description="The present one, counted from 1.")
+    weights: dict[str, float] = Field(description="What it last ordered.")
+    weights_before: dict[str, float]
+    requested_by: str
+    reason: str
+    forced_by: str
+    force_reason: str
+    outcome: str = Field(description="Why it failed, was rolled back or aborted.")
+    waiting_for: str = Field(description="While paused: `resume` or `approval`.")
+    next_step_at: str | None
+    check_until: str | None
+    drain_until: str | None = Field(description="When what is still in flight will be cut.")
+    started_at: str
+    finished_at: str | None
+    phases: list[Phase]
+    revision: int
+
+
+class SwitchoverWithReceipt(Switchover):
+    receipt: dict[str, Any] | None = Field(description="null until it has ended.")
+
+
+class Service(Answer):
+    name: str
+    revision: int
+    weights: dict[str, float]
+    active: str | None = Field(description="The upstream that has 100; null while they are split.")
+    held: bool
+    held_until: str | None
+    upstreams: dict[str, Upstream]
+    strategies: list[str]
+    switchover: Switchover | None = Field(description="The one under way.")
+
+
+class Services(Answer):
+    items: list[Service]
+
+
+class Switchovers(Answer):
+    items: list[Switchover]
+
+
+class AuditEntry(Answer):
+    id: int
+    at: str
+    who: str
+    address: str
+    action: str
+    service: str
+    detail: str
+    reason: str
+    outcome: str
+    revision: int
+
+
+class AuditEntries(Answer):
+    items: list[AuditEntry]
+
+
+class Unresolved(Answer):
+    service: str
+    upstream: str
+    address: str
+
+
+class Reload(Answer):
+    changed: bool
+    table: int
+    workers: int
+    needs_restart: list[str] = Field(description="Keys that keep the value of the start.")
+    unresolved: list[Unresolved]
+
+
+class Status(Answer):
+    status: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457; some types have further members."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str

@@ -1,0 +1,92 @@
+"""Calls that come twice: the answer to an `Idempotency-Key` is kept in the store.
+
+A client that got no answer sends the call again with the same key, and gets the first answer
+again: a switchover is started once. The answer is kept as soon as the decision is, so that a
+key works across a death of control too.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from turnout.control.problems import Problem
+from turnout.control.store import Answer, Database, Store
+
+KEY_CHARS_MAX: Final = 200
+KEPT_FIELDS: Final = ("Content-Type", "Location", "ETag")
+REPLAYED: Final = "Idempotency-Replayed"
+
+
+class Idempotency:
+    """The keys of one process; the answers are the store's."""
+
+    __slots__ = ("_locks", "_now", "_store")
+
+    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        """Key -> its lock, and how many calls want it."""
+
+    async def once(
+        self,
+        caller: str,
+        key: str,
+        call: bytes,
+        kept_s: float,
+        work: Callable[[], Awaitable[web.Response]],
+    ) -> web.Response:
+        """Answer with `work`, or with the first answer to this caller's key.
+
+        `call` is all that the answer depends on: method, path and body. Answers of 500 and
+        above are not kept, as they decided nothing. Raises Problem(422) for another call.
+        """
+        if len(key) > KEY_CHARS_MAX or not key.isprintable():
+            raise Problem(
+                "malformed-header",
+                f"Idempotency-Key has {len(key)} characters; it may have {KEY_CHARS_MAX}, printable",
+            )
+        digest = hashlib.sha256(call).hexdigest()
+        name = f"{caller}:{key}"
+        lock, wanted = self._locks.get(name, (asyncio.Lock(), 0))
+        self._locks[name] = (lock, wanted + 1)
+        try:
+            async with lock:
+                return await self._once(name, key, digest, kept_s, work)
+        finally:
+            lock, wanted = self._locks.pop(name)
+            if wanted > 1:
+                self._locks[name] = (lock, wanted - 1)
+
+    async def _once(
+        self,
+        name: str,
+        key: str,
+        digest: str,
+        kept_s: float,
+        work: Callable[[], Awaitable[web.Response]],
+    ) -> web.Response:
+        found = await self._store(Database.answer, name)
+        if found is not None:
+            if found.digest != digest:
+                raise Problem(
+                    "key-used-otherwise",
+                    f"the key {key!r} came with another call before; use another key",
+                )
+            headers = {**found.headers, REPLAYED: "true"}
+            return web.Response(text=found.body, status=found.status, headers=headers)
+        try:
+            response = await work()
+        except Problem as problem:
+            response = problem.response()
+        if response.status < 500:
+            headers = {
+                name: response.headers[name] for name in KEPT_FIELDS if name in response.headers
+            }
+            body = response.body if isinstance(response.body, bytes) else b""
+            answer = Answer(digest, response.status, headers, body.decode())
+            await self._store(Database.keep_answer, name, answer, self._now(), kept_s)
+        return response
