@@ -155,6 +155,16 @@ class Client:
             raise Problem(answer.status_code, document if isinstance(document, dict) else {})
         return cast(Json, document)
 
+    def text(self, path: str) -> str:
+        """Get what is not JSON. Raises Unreachable, or Problem."""
+        try:
+            answer = self._http.get(path, headers={"Accept": "*/*"})
+        except httpx.HTTPError as error:
+            raise Unreachable(self.where, str(error) or type(error).__name__) from None
+        if not answer.is_success:
+            raise Problem(answer.status_code, {})
+        return answer.text
+
     def services(self) -> list[Json]:
         return list(self.call("GET", "/v1/services")["items"])
 
