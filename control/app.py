@@ -13,13 +13,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from aiohttp import web
+
 from turnout.config.loader import SettingsError
-from turnout.config.model import Configuration, LogFormat
+from turnout.config.model import AddressKind, Configuration, LogFormat
 from turnout.config.table import TableError
+from turnout.control.api import ApiContext, make_app
 from turnout.control.died import Casualties
 from turnout.control.events import (
     ConfigurationRefused,
@@ -54,6 +57,8 @@ from turnout.proxy.scoreboard import SharedMemoryError
 LOCK_LIMIT_S: Final = 5.0
 """How long a predecessor that is just ending is waited for."""
 LOCK_AGAIN_S: Final = 0.05
+API_END_S: Final = 1.0
+"""How long calls under way may take once control is told to end."""
 COMMITTED_PAUSE_S: Final = 0.2
 """Between two writes of the committed copy, however often weights move."""
 HOUSEKEEPING_INTERVAL_S: Final = 60.0
@@ -215,6 +220,7 @@ class Control:
         await self.casualties.collect()
         stack.push_async_callback(self.executor.close)
         await self.executor.recover()
+        stack.push_async_callback(await self._serve_api())
         self._keep("taking in names of the dead", self.casualties.run)
         self._keep("writing the committed copy", self._write_committed)
         self._keep("housekeeping", self._housekeeping)
@@ -223,6 +229,41 @@ class Control:
         self.tell(ControlStarted(pid=os.getpid(), services=len(configuration.services)))
         # Last: the supervisor says that control is up once it is connected.
         self.supervision.start()
+
+    async def _serve_api(self) -> Callable[[], Awaitable[None]]:
+        """Serve the control API; returns what ends it. Raises CannotStart."""
+        context = ApiContext(
+            executor=self.executor,
+            store=self.store,
+            prober=self.prober,
+            journal=self.journal,
+            shared=self.shared,
+            configuration=lambda: self.configuration,
+            reload=self.reload,
+            now=time.time,
+            tell=self.problem,
+        )
+        bind, tokens = self.configuration.control.bind, self.configuration.control.tokens
+        runner = web.AppRunner(make_app(context), access_log=None, shutdown_timeout=API_END_S)
+        await runner.setup()
+        try:
+            if bind.kind is AddressKind.UNIX:
+                Path(bind.path).unlink(missing_ok=True)
+                await web.UnixSite(runner, bind.path).start()
+                # Without tokens the file's mode is all that says who may.
+                os.chmod(bind.path, 0o666 if tokens else 0o600)
+            else:
+                await web.TCPSite(runner, bind.host or None, bind.port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise CannotStart(f"control.bind {bind} cannot be listened on: {error}") from error
+
+        async def end() -> None:
+            await runner.cleanup()
+            if bind.kind is AddressKind.UNIX:
+                Path(bind.path).unlink(missing_ok=True)
+
+        return end
 
     def _keep(self, what: str, body: Any) -> None:
         self._tasks.append(asyncio.create_task(keep_running(what, body, self.problem), name=what))

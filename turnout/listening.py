@@ -115,7 +115,7 @@ class ListeningSockets:
             if bind.startswith("unix:"):
                 return [_open_unix(bind, may_share=self._may_share)]
             if not self._may_share:
-                _refuse_if_in_use(bind)
+                refuse_if_in_use(bind)
         port = there[0].socket.getsockname()[1] if there else None
         opened: list[ListeningSocket] = []
         try:
@@ -163,6 +163,18 @@ def handed_over_by_systemd(environment: Mapping[str, str]) -> list[socket.socket
 # ---------------------------------------------------------------- one bind
 
 
+def refuse_if_in_use(bind: str) -> None:
+    """Raise ListenError if another process listens at `bind`, or nobody can.
+
+    With SO_REUSEPORT the second bind of the same user succeeds silently and takes a part of
+    the connections: so it is tried once without.
+    """
+    if bind.startswith("unix:"):
+        _remove_stale(bind, bind.removeprefix("unix:"), may_share=False)
+    else:
+        _bind(bind, None, share=False).close()
+
+
 def _split(bind: str) -> tuple[str, int]:
     """`host:port`, `[v6]:port` or `:port` -> host (empty: all interfaces) and port."""
     match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]*)):([0-9]{1,5})", bind, re.ASCII)
@@ -200,15 +212,6 @@ def _bind(bind: str, port: int | None, *, share: bool) -> socket.socket:
         made.close()
         raise ListenError(_explain(bind, error)) from error
     return made
-
-
-def _refuse_if_in_use(bind: str) -> None:
-    """Raise ListenError if another process listens there.
-
-    With SO_REUSEPORT the second bind of the same user succeeds silently and takes a part of
-    the connections: so it is tried once without.
-    """
-    _bind(bind, None, share=False).close()
 
 
 def _open_port(bind: str, port: int | None) -> socket.socket:

@@ -32,7 +32,12 @@ from turnout.children import (
     status_text,
 )
 from turnout.crew import Crew, live_workers
-from turnout.listening import ListenError, ListeningSockets, handed_over_by_systemd
+from turnout.listening import (
+    ListenError,
+    ListeningSockets,
+    handed_over_by_systemd,
+    refuse_if_in_use,
+)
 from turnout.loop import Loop, say
 from turnout.proxy.commands import (
     CONTROL_LOCK_FILE,
@@ -133,6 +138,7 @@ class Supervisor:
             plan = compile_plan(options)
         if plan.degraded:
             say("plan.degraded", reason=plan.degraded)
+        refuse_if_in_use(plan.control_bind)
         self._plan = plan
         before = live_workers(self._directory.path, time.monotonic())
         self._shared = SharedFiles(self._directory.path, plan, taken_over=bool(before))
