@@ -59,18 +59,21 @@ class ResponseHead:
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9]) [\t -~\x80-\xff]*\r\n")
 
-# Hot: as in head.py.
+_NAMES: Final = b"""
+content-length content-type connection transfer-encoding upgrade x-request-id keep-alive
+proxy-connection
+"""
 _TREE: Final = rb"""
-\n(?=[CcTtUuXxKkPp])(?:
- [Cc][Oo][Nn](?:[Tt](?i:ent)-(?:[Ll](?i:ength)@length|[Tt](?i:ype):[ \t]*(?i:(?P<events>text/event-stream)(?=[ \t;\r])))
+ [Cc][Oo][Nn](?:[Tt](?i:ent)-(?:[Ll](?i:ength)@length
+    |[Tt](?i:ype):[ \t]*(?P<events>(?i:text/event-stream))(?=[ \t;\r]))
   |[Nn](?i:ection)@connection)
 |[Tt][Rr](?i:ansfer-encoding)@coding
 |[Uu][Pp](?i:grade)@upgrade
 |[Xx]-(?i:request-id)@
 |[Kk][Ee](?i:ep-alive)@keep_alive
 |[Pp][Rr](?i:oxy-connection)@
-)"""
-_FIELDS: Final = field_scan(_TREE)
+"""
+_FIELDS: Final = field_scan(_NAMES, _TREE)
 _KINDS: Final = _FIELDS.groupindex
 _LENGTH: Final = _KINDS["length"]
 _EVENTS: Final = _KINDS["events"]
