@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -148,10 +149,29 @@ def test_a_full_disk_is_told_once_and_its_lines_are_kept(told: Told, path: Path)
     until(lambda: bool(told.said))
     writer.write(b"two\n")
     assert "No space left on device" in told.said[0]
+    writer.reopen()  # tried again, and still full
+    until(lambda: not writer._reopen)
     writer.reopen(str(path))  # as if room had been made
     assert writer.close()
     assert path.read_bytes() == b"one\ntwo\n"
     assert len(told.said) == 2 and "0 lines were dropped" in told.said[1]
+
+
+def test_a_line_that_a_full_disk_cut_is_whole_again_when_there_is_room(
+    told: Told, path: Path
+) -> None:
+    lines = b"".join(character * 399 + b"\n" for character in (b"a", b"b", b"c"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        writer = LogWriter("access log", str(path), tell=told)
+        writer.write(lines)
+        until(lambda: bool(told.said))
+        assert path.read_bytes() == lines[:1000]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert writer.close()
+    assert path.read_bytes() == lines
 
 
 def test_a_directory_that_is_missing_is_told_and_used_once_it_is_there(

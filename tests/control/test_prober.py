@@ -232,6 +232,8 @@ async def test_a_probe_asks_as_it_is_told(apps: Apps, monkeypatch: pytest.Monkey
     first, second = (head.decode().lower().split("\r\n") for head in app.heads)
     assert first[0] == "get /healthz?full=1 http/1.1"
     assert "host: app:9001" in first
+    assert "connection: close" in first
+    assert "accept-encoding: identity" in first
     assert f"user-agent: {probe_module.USER_AGENT}".lower() in first
     assert "host: shop.example" in second
     assert sum(line.startswith("host:") for line in second) == 1
