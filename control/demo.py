@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -423,16 +424,17 @@ async def _run(seconds: float) -> int:
             load = Load(port)
             show = Show(load)
             loading = asyncio.create_task(load.run())
-            with Live(show.view(), console=out, auto_refresh=False) as live:
-                painting = asyncio.create_task(
-                    _paint(stage, show, live if out.is_terminal else None)
-                )
+            live = Live(show.view(), console=out, auto_refresh=False) if out.is_terminal else None
+            with live or nullcontext():
+                painting = asyncio.create_task(_paint(stage, show, live))
                 try:
                     receipts = await _act(stage, show, seconds)
                 finally:
                     load.stopped = True
                     painting.cancel()
                     await asyncio.gather(painting, loading, return_exceptions=True)
+                    if live is not None:
+                        live.update(show.view(), refresh=True)
             return await _conclude(stage, load, receipts)
         finally:
             await stage.stop()
