@@ -565,13 +565,11 @@ def _body(route: Route, content: bytes) -> BaseModel:
         return route.body.model_validate_json(content)
     except ValidationError as error:
         fields = [
-            {"field": ".".join(str(part) for part in entry["loc"]), "expected": _expected(entry)}
+            {"field": ".".join(str(part) for part in entry["loc"]), "detail": _expected(entry)}
             for entry in error.errors(include_url=False, include_input=False, include_context=False)
         ]
-    detail = "; ".join(
-        f"{entry['field']}: {entry['expected']}" if entry["field"] else entry["expected"]
-        for entry in fields
-    )
+    places = "one place" if len(fields) == 1 else f"{len(fields)} places"
+    detail = f"the body is wrong in {places}"
     raise Problem("malformed-body", detail, more={"errors": fields})
 
 
