@@ -335,7 +335,7 @@ class Stage:
 
     async def ledgers(self) -> Counter[str]:
         """How often each request's number reached an upstream."""
-        received: ClassVar[Counter[str]] = Counter()
+        received: Counter[str] = Counter()
         for port in self.ports.values():
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /ledger HTTP/1.1\r\nHost: ledger\r\n\r\n")
