@@ -151,7 +151,7 @@ def failed(reason: str, back: Sequence[UpstreamHealth], on_failure: OnFailure) -
     match may_return(back, forced=False):
         case GoOn():
             return RollBack(reason)
-        case Wait():
-            return Wait(reason)
+        case Wait(unknown):
+            return Wait(f"{reason}; the way back: {unknown}")
         case Refuse(sick):
             return GiveUp(f"{reason}; no way back: {sick}")

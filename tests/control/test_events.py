@@ -1,0 +1,61 @@
+"""Events: stable names, and lines that nobody can break."""
+
+import json
+
+import pytest
+
+from turnout.control import events
+from turnout.control.events import RolledBack, ServerUnhealthy, WeightsChanged, to_line
+
+
+def test_every_event_has_a_dotted_name_of_its_own() -> None:
+    kinds = [kind for kind in vars(events).values() if hasattr(kind, "NAME")]
+    names = [kind.NAME for kind in kinds]
+    assert len(names) == len(set(names)) > 20
+    assert all(name.count(".") == 1 and name.islower() for name in names)
+
+
+def test_a_line_is_read_at_3_a_m() -> None:
+    told = RolledBack(
+        service="shop",
+        switchover="7f3",
+        second_weight=0,
+        cut=0,
+        reason="green p99 812 ms > 500 ms",
+        next="turnout receipt 7f3",
+    )
+    assert to_line(told) == (
+        "switchover.rolled_back service=shop switchover=7f3 second_weight=0 cut=0"
+        ' reason="green p99 812 ms > 500 ms" next="turnout receipt 7f3"'
+    )
+
+
+def test_numbers_and_maps_are_plain() -> None:
+    told = WeightsChanged(
+        service="shop", weights={"blue": 99.99, "green": 0.01}, epoch=7, switchover=""
+    )
+    assert (
+        to_line(told)
+        == "service.weights_changed service=shop weights=blue:99.99,green:0.01 epoch=7"
+    )
+
+
+@pytest.mark.parametrize("text", ['a "b"', "a\nb", "a=b", "a\x1b[31mb", "a\u2028b", "a\\b"])
+def test_what_others_wrote_stays_on_its_line(text: str) -> None:
+    told = ServerUnhealthy(service="shop", upstream="green", server="10.0.0.7:9001", reason=text)
+    line = to_line(told)
+    assert line.isprintable()
+    quoted = line.partition(" reason=")[2]
+    assert json.loads(quoted) == text
+
+
+def test_json_has_the_name_the_time_and_the_fields() -> None:
+    told = events.Held(service="shop", who="ci", until=5.0, reason="")
+    assert json.loads(events.to_json(told, "2026-11-24T02:08:31.250Z")) == {
+        "at": "2026-11-24T02:08:31.250Z",
+        "event": "service.held",
+        "service": "shop",
+        "who": "ci",
+        "until": 5.0,
+        "reason": "",
+    }
