@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Passing, Refused, chunk
 from turnout.proxy.response_head import parse_response
+from turnout.proxy.scoreboard import R_UPSTREAM_CONNECTIONS
 
 if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
@@ -49,6 +50,8 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.descriptor: int = transport.get_extra_info("socket").fileno()
+        worker = self.pool.worker
+        worker.words[worker.region_base + R_UPSTREAM_CONNECTIONS] += 1
 
     # ------------------------------------------------------------ for the exchange
 
@@ -228,6 +231,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
+        worker = self.pool.worker
+        worker.words[worker.region_base + R_UPSTREAM_CONNECTIONS] -= 1
         self.pool.lost(self)
         exchange, self.exchange = self.exchange, None
         tunnel, self.tunnel = self.tunnel, None

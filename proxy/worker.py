@@ -65,6 +65,7 @@ from turnout.proxy.scoreboard import (
     R_STATE,
     R_TABLE_IN_FORCE,
     R_TABLE_LOADED,
+    R_UPSTREAM_CONNECTIONS,
     R_WORKER,
     ROUTING_BYTES,
     ROUTING_FILE,
@@ -145,6 +146,7 @@ class Worker:
         words[base + R_PID] = os.getpid()
         words[base + R_WORKER] = self.number
         words[base + R_CONNECTIONS] = 0
+        words[base + R_UPSTREAM_CONNECTIONS] = 0
         words[base + R_EPOCH_SEEN] = self.routing[NEWEST_EPOCH]
         words[base + R_STARTED_US] = words[base + R_HEARTBEAT_US] = int(self.now_s * 1e6)
         words[base + R_STARTS] += 1
