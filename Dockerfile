@@ -18,7 +18,7 @@ RUN python -m venv /opt/build \
 
 # turnout/ holds links to the three rooms; COPY keeps them, and the wheel holds what they
 # point to.
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY config config
 COPY control control
 COPY proxy proxy
