@@ -7,7 +7,7 @@ is refused here. `head.py` finds the fields, this module says what they mean tog
 """
 
 import re
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Final, NamedTuple
 
 from turnout.proxy.fields import Refused as Refused
@@ -150,13 +150,8 @@ def last_chunk(trailers: bytes = b"") -> bytes:
     return b"0\r\n" + trailers + b"\r\n"
 
 
-class _At(IntEnum):
-    SIZE = 0
-    DATA = 1
-    DATA_END = 2
-    TRAILERS = 3
-    END = 4
-
+# Where a decoder is. Hot: plain numbers, as looking up an enum's member takes 0.05 us.
+_SIZE, _DATA, _DATA_END, _TRAILERS, _END = range(5)
 
 _EXTENSION = (
     rb";[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -179,7 +174,8 @@ class ChunkedDecoder:
 
     Strict: sizes of 1 to 16 hex digits below 2^63, CRLF at every end, extensions of the
     standard's form without white space around their signs. Extensions are dropped, and so
-    are trailers that frame, route or authenticate. It holds back one unfinished line, or the unfinished trailers, no more.
+    are trailers that frame, route or authenticate. It holds back one unfinished line, or the
+    unfinished trailers, no more.
     """
 
     __slots__ = (
@@ -190,7 +186,7 @@ class ChunkedDecoder:
     def __init__(self, refuse_status: int = 400) -> None:
         """`refuse_status` is a fault's: 400 for a request, 502 for a response."""
         self._status = refuse_status
-        self._at = _At.SIZE
+        self._at = _SIZE
         self._left = 0
         self._held = b""
         self.body_bytes = 0
@@ -205,20 +201,20 @@ class ChunkedDecoder:
 
         Chunks without extensions go on in the very bytes they came in.
         """
-        if self._at is _At.DATA and len(data) <= self._left:
+        if self._at == _DATA and len(data) <= self._left:
             # Hot: a read in the midst of a chunk is passed on uncopied.
             self._left -= len(data)
             if self._left == 0:
-                self._at = _At.DATA_END
+                self._at = _DATA_END
             return data
         return self._walk(data, True)
 
     def decode(self, data: bytes) -> bytes:
         """Return what of the body can be sent on now, without any framing."""
-        if self._at is _At.DATA and len(data) <= self._left:
+        if self._at == _DATA and len(data) <= self._left:
             self._left -= len(data)
             if self._left == 0:
-                self._at = _At.DATA_END
+                self._at = _DATA_END
             return data
         return self._walk(data, False)
 
@@ -232,7 +228,7 @@ class ChunkedDecoder:
         sent_to = 0  # what lies before it is in `pieces`, or is dropped
         pieces: list[bytes] = []
         while position < end:
-            if at is _At.DATA:
+            if at == _DATA:
                 step = min(self._left, end - position)
                 if not as_chunks:
                     pieces.append(data[position : position + step])
@@ -240,18 +236,18 @@ class ChunkedDecoder:
                 self._left -= step
                 if self._left:
                     break
-                at = _At.DATA_END
-            elif at is _At.DATA_END:
+                at = _DATA_END
+            elif at == _DATA_END:
                 ending = data[position : position + 2]
                 if ending == b"\r\n":
                     position += 2
-                    at = _At.SIZE
+                    at = _SIZE
                 elif ending == b"\r":
                     break
                 else:
                     self._refuse("A chunk's data does not end in CR LF where its size says.")
                     break
-            elif at is _At.SIZE:
+            elif at == _SIZE:
                 line = _SIZE_LINE.match(data, position)
                 if line is None or line.end() - position > CHUNK_LINE_MAX:
                     self._check_begun(data, position)
@@ -261,22 +257,28 @@ class ChunkedDecoder:
                     self._refuse("A chunk's size is beyond what a reader can count.")
                     break
                 self.body_bytes += self._left
+                plain = line.end() == line.end(1) + 2
+                data_end = line.end() + self._left
+                if plain and as_chunks and self._left and data.startswith(b"\r\n", data_end):
+                    # Hot: a whole chunk without extensions, its end too, goes on as it is.
+                    position = data_end + 2
+                    self._left = 0
+                    continue
                 if self._left == 0:
                     if as_chunks:
                         pieces.append(data[sent_to:position])
-                    at = _At.TRAILERS
-                elif as_chunks and line.end() != line.end(1) + 2:
-                    pieces.append(data[sent_to : line.end(1)])
-                    sent_to = line.end() - 2
-                    at = _At.DATA
+                    at = _TRAILERS
                 else:
-                    at = _At.DATA
+                    if as_chunks and not plain:
+                        pieces.append(data[sent_to : line.end(1)])
+                        sent_to = line.end() - 2
+                    at = _DATA
                 position = line.end()
             else:
                 ended_at = self._read_trailers(data, position)
                 if ended_at < 0:
                     break
-                at = _At.END
+                at = _END
                 self.finished = True
                 self.leftover = data[ended_at:]
                 if as_chunks:
@@ -284,9 +286,9 @@ class ChunkedDecoder:
                 self._at = at
                 return b"".join(pieces)
         self._at = at
-        if self.fault is None and at is not _At.DATA:
+        if self.fault is None and at != _DATA:
             self._held = data[position:]
-        if as_chunks and at is not _At.TRAILERS:
+        if as_chunks and at != _TRAILERS:
             if not pieces and position == end:
                 return data
             pieces.append(data[sent_to:position])
