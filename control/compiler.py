@@ -13,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from turnout.config import model
 from turnout.config import table as tables
 from turnout.config.loader import SettingsError
 from turnout.config.model import Configuration
 from turnout.control.committed import Committed, read_committed
 from turnout.control.database import Database
-from turnout.control.resolver import Resolver
-from turnout.control.rows import ServiceNames, StoreUnusable
+from turnout.control.rows import ServiceNames, ServiceRow, StoreUnusable
 from turnout.control.source import PROGRAM, Pinned, Source, options, read_source
 from turnout.control.tables import (
     Compiled,
@@ -55,14 +53,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compile_plan(configuration: Configuration, source: Source, control_argv: Sequence[str]) -> Plan:
-    """Raises StoreUnusable when neither the store nor a committed copy can be read."""
+    """Raises StoreUnusable when neither the store nor a committed copy can be used."""
     committed = read_committed(configuration)
     try:
-        database = Database(Path(configuration.state.path))
+        with contextlib.closing(Database(Path(configuration.state.path))) as database:
+            compiled = _compile(configuration, database, committed)
+            return make_plan(
+                configuration,
+                source,
+                compiled,
+                number=database.next_plan_number(),
+                epoch=database.epoch(),
+                control_argv=control_argv,
+            )
     except StoreUnusable as error:
         if committed is None:
             raise
         return degraded_plan(configuration, source, control_argv, committed, str(error))
+
+
+def _compile(
+    configuration: Configuration, database: Database, committed: Committed | None
+) -> Compiled:
     rows = database.ensure_services(service_names(configuration), time.time(), live=False)
     runtime_dir = Path(configuration.runtime_dir)
     # A directory that outlives its store must not see a number or an epoch a second time.
@@ -71,11 +83,7 @@ def compile_plan(configuration: Configuration, source: Source, control_argv: Seq
     while number <= _highest_table(runtime_dir):
         number = database.next_table_number()
     previous = committed.table if committed is not None else None
-    names = names_to_resolve(configuration, rows)
-    found: Mapping[str, Sequence[str]] = {}
-    if names:
-        known = endpoints_of(previous)
-        found = asyncio.run(resolve_now(names, configuration.resolver, known))
+    found = resolve_now(configuration, rows, endpoints_of(previous))
     compiled = compile_table(configuration, rows, found, number=number, previous=previous)
     for lost in compiled.unresolved:
         print(
@@ -83,16 +91,7 @@ def compile_plan(configuration: Configuration, source: Source, control_argv: Seq
             f"gets no traffic until it can. Try `getent ahosts {lost.address.rpartition(':')[0]}`",
             file=sys.stderr,
         )
-    plan = make_plan(
-        configuration,
-        source,
-        compiled,
-        number=database.next_plan_number(),
-        epoch=database.epoch(),
-        control_argv=control_argv,
-    )
-    database.close()
-    return plan
+    return compiled
 
 
 def make_plan(
@@ -173,20 +172,28 @@ def _highest_table(runtime_dir: Path) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-async def resolve_now(
-    addresses: set[str], policy: model.Resolver, known: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[str, ...]]:
-    """Look the names up once, all at the same time; one that is not found keeps what is known.
+def resolve_now(
+    configuration: Configuration, rows: Sequence[ServiceRow], known: Mapping[str, Sequence[str]]
+) -> Mapping[str, Sequence[str]]:
+    """Look the servers' names up once, all at the same time; what is not found in time keeps
+    what is known. For the start only: later the resolver keeps to each name's TTL."""
+    names = names_to_resolve(configuration, rows)
+    if not names:
+        return {}
+    # Here, as it takes a quarter of a second to import, and most have addresses only.
+    from turnout.control.resolver import Resolver
 
-    For the start only: later the resolver keeps to each name's TTL.
-    """
-    resolver = Resolver(policy, changed=lambda endpoints: None, tell=lambda what, remedy: None)
-    resolver.watch(addresses, known)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(resolver.looked_up(), policy.timeout_s)
-    found = resolver.endpoints()
-    await resolver.close()
-    return found
+    async def look_up() -> Mapping[str, Sequence[str]]:
+        policy = configuration.resolver
+        resolver = Resolver(policy, changed=lambda found: None, tell=lambda what, remedy: None)
+        resolver.watch(names, known)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(resolver.looked_up(), policy.timeout_s)
+        found = resolver.endpoints()
+        await resolver.close()
+        return found
+
+    return asyncio.run(look_up())
 
 
 if __name__ == "__main__":

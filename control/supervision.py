@@ -51,6 +51,10 @@ class Supervision:
             self._task.cancel()
             await asyncio.wait([self._task])
 
+    @property
+    def connected(self) -> bool:
+        return self._writer is not None
+
     async def apply_plan(self, plan: Plan) -> str:
         """Use this plan's binds and workers; the error if nothing was changed, else nothing."""
         # As in its file, version and all: the supervisor reads both in the same way.
