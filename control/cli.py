@@ -61,8 +61,9 @@ LIVE_PER_SECOND: Final = 8
 def main() -> None:
     """Run the command line; never returns."""
     try:
-        app(standalone_mode=False)
-        code = 0
+        # Without its own ending, the library returns the code of an Exit instead of raising it.
+        returned = app(standalone_mode=False)
+        code = returned if isinstance(returned, int) else 0
     except CommandError as error:
         print(f"turnout: {error}", file=sys.stderr)
         code = error.code
@@ -216,7 +217,7 @@ def status(
     """
     from rich.live import Live
 
-    from turnout.control.cli_output import out, print_json, service_table
+    from turnout.control.cli_output import out, print_json, service_view
 
     client = connect(control, config)
 
@@ -229,15 +230,15 @@ def status(
         found = services()
         print_json(found[0] if service else {"items": found})
     elif watch and out.is_terminal:
-        with Live(service_table(services()), console=out, auto_refresh=False) as live:
+        with Live(service_view(services()), console=out, auto_refresh=False) as live:
             while True:
                 time.sleep(1 / LIVE_PER_SECOND)
-                live.update(service_table(services()), refresh=True)
+                live.update(service_view(services()), refresh=True)
     else:
-        out.print(service_table(services()))
+        out.print(service_view(services()))
         while watch:
             time.sleep(1)
-            out.print(service_table(services()))
+            out.print(service_view(services()))
 
 
 @app.command(rich_help_panel="Look")
@@ -450,7 +451,7 @@ def weights(
 
     Examples: turnout weights blue=90 green=10    turnout weights shop blue=99.5 green=0.5
     """
-    from turnout.control.cli_output import out, print_json, service_table
+    from turnout.control.cli_output import out, print_json, service_view
 
     needs_reason(force, reason)
     named_service, assigned = _assignments(shares)
@@ -467,7 +468,7 @@ def weights(
     if as_json:
         print_json(found)
     else:
-        out.print(service_table([found]))
+        out.print(service_view([found]))
 
 
 def _number(value: str) -> float | int:
@@ -505,7 +506,7 @@ def servers(
 
     Example: turnout servers green=10.0.0.7:9001,10.0.0.8:9001
     """
-    from turnout.control.cli_output import out, print_json, service_table
+    from turnout.control.cli_output import out, print_json, service_view
 
     named_service, assigned = _assignments(lists)
     client = connect(control, config)
@@ -517,7 +518,7 @@ def servers(
     if as_json:
         print_json(found)
     else:
-        out.print(service_table([client.call("GET", f"/v1/services/{service}")]))
+        out.print(service_view([client.call("GET", f"/v1/services/{service}")]))
 
 
 @app.command(rich_help_panel="Move traffic")
@@ -638,14 +639,14 @@ def release(
 def _set_hold(
     verb: str, service: str, reason: str, as_json: bool, control: str | None, config: str | None
 ) -> None:
-    from turnout.control.cli_output import out, print_json, service_table
+    from turnout.control.cli_output import out, print_json, service_view
 
     client = connect(control, config)
     found = client.call("POST", f"/v1/services/{named(client, service)}/{verb}", {"reason": reason})
     if as_json:
         print_json(found)
     else:
-        out.print(service_table([found]))
+        out.print(service_view([found]))
 
 
 # ---------------------------------------------------------------- the program itself
