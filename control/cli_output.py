@@ -14,8 +14,18 @@ from rich.text import Text
 
 Json = Mapping[str, Any]
 
-out: Final = Console(highlight=False, soft_wrap=True)
-err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+PIPE_WIDTH: Final = 160
+"""Columns where there is no terminal that could have a width."""
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(stderr=stderr, highlight=False, width=width)
+
+
+out: Final = _console(stderr=False)
+err: Final = _console(stderr=True)
 
 COLOURS: Final = {"blue": "bright_blue", "green": "green"}
 """Upstreams are named by the user; these two names look as they sound."""
@@ -50,61 +60,79 @@ def percent(weight: float) -> str:
     return f"{weight:.2f}".rstrip("0").rstrip(".") + " %"
 
 
-def service_table(services: Iterable[Json]) -> Table:
-    """Weights, health with its reason and what is in flight: a row for each upstream."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("SERVICE", "UPSTREAM", "WEIGHT", "", "HEALTH", "IN FLIGHT", "SERVERS"):
-        table.add_column(column, no_wrap=column != "SERVERS", overflow="fold")
-    for service in services:
-        first = True
-        for name, upstream in service["upstreams"].items():
+def service_view(services: Iterable[Json]) -> RenderableType:
+    """Weights, health and what is in flight, a row for each upstream; then each server with
+    its last probe and why it is not healthy; then what else is to be known."""
+    shown = list(services)
+    weights = _table("SERVICE", "UPSTREAM", "WEIGHT", "", "HEALTH", "IN FLIGHT")
+    servers = _table("SERVER", "OF", "HEALTH", "LAST PROBE", "WHY")
+    remarks: list[RenderableType] = []
+    for service in shown:
+        for position, (name, upstream) in enumerate(service["upstreams"].items()):
             weight = float(service["weights"][name])
-            table.add_row(
-                str(service["name"]) if first else "",
+            weights.add_row(
+                "" if position else str(service["name"]),
                 Text(name, style=styled(name)),
                 percent(weight),
                 bar(weight, styled(name), 20),
-                health(upstream),
+                _health(upstream),
                 str(upstream["in_flight"]),
-                servers(upstream),
             )
-            first = False
-        for line in _remarks(service):
-            table.add_row("", "", "", "", line, "", "")
+            of = name if len(shown) == 1 else f"{service['name']}/{name}"
+            for server in upstream["servers"]:
+                servers.add_row(
+                    str(server["address"]),
+                    Text(of, style=styled(name)),
+                    _server_health(server),
+                    _probe(server.get("last_probe")),
+                    str(server.get("reason") or ""),
+                )
+            if not upstream["servers"]:
+                servers.add_row("none", Text(of, style=styled(name)), "", "", "")
+        remarks += _remarks(service)
+    return Group(weights, "", servers, *remarks)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     return table
 
 
-def health(upstream: Json) -> Text:
+def _health(upstream: Json) -> Text:
     if upstream.get("health") == "unknown":
         return Text("not probed yet", style="yellow")
     if upstream["healthy"]:
         return Text("healthy", style="green")
-    reason = str(upstream.get("reason") or "")
-    return Text("unhealthy" + (f": {reason}" if reason else ""), style="red")
+    return Text("unhealthy", style="red")
 
 
-def servers(upstream: Json) -> Text:
-    text = Text()
-    for server in upstream["servers"]:
-        if text:
-            text.append("\n")
-        probe = server.get("last_probe")
-        mark = ("✓", "green") if server["healthy"] else ("✗", "red")
-        if probe is None and not server["healthy"]:
-            mark = ("?", "yellow")
-        text.append(f"{mark[0]} ", style=mark[1])
-        text.append(str(server["address"]))
-        if probe is not None:
-            text.append(f"  {probe['ms']:.0f} ms", style="bright_black")
-        if not server["healthy"] and server.get("reason"):
-            text.append(f"  {server['reason']}", style="red")
-    if upstream.get("configured_servers") is not None:
-        text.append("\n  set by the API; the file has ", style="yellow")
-        text.append(", ".join(upstream["configured_servers"]) or "none")
-    return text or Text("no server", style="red")
+def _server_health(server: Json) -> Text:
+    if server["healthy"]:
+        return Text("healthy", style="green")
+    if server.get("last_probe") is None:
+        return Text("not probed yet", style="yellow")
+    return Text("unhealthy", style="red")
+
+
+def _probe(probe: Json | None) -> str:
+    if probe is None:
+        return "-"
+    answer = probe["status"] if probe["status"] is not None else "no answer"
+    return f"{str(probe['at'])[11:19]}  {answer}  {probe['ms']:.0f} ms"
 
 
 def _remarks(service: Json) -> Iterable[Text]:
+    for name, upstream in service["upstreams"].items():
+        if not upstream["healthy"] and upstream.get("reason"):
+            yield Text(f"{service['name']}/{name}: {upstream['reason']}", style="red")
+        if upstream.get("configured_servers") is not None:
+            of_file = ", ".join(upstream["configured_servers"]) or "none"
+            yield Text(
+                f"{service['name']}/{name}: servers set by the API; the file has {of_file}",
+                style="yellow",
+            )
     if service.get("held"):
         yield Text("held: new requests wait", style="yellow")
     under_way = service.get("switchover")
@@ -137,7 +165,7 @@ def switchover_view(now: Json, service: Json) -> RenderableType:
         (f"  what is left is cut at {now['drain_until']}" if now.get("drain_until") else ""),
         (f"  {now['id']}", "bright_black"),
     )
-    return Group(title, service_table([service]))
+    return Group(title, service_view([service]))
 
 
 def receipt_view(receipt: Json) -> RenderableType:
@@ -221,20 +249,17 @@ def _cut_table(cut: Iterable[Json]) -> Table:
 
 
 def history_table(items: Iterable[Json]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("ID", "SERVICE", "FROM", "TO", "STRATEGY", "STATE", "BY", "STARTED", "REASON"):
-        table.add_column(column, overflow="fold")
+    table = _table("ID", "SERVICE", "MOVE", "STRATEGY", "STATE", "BY", "STARTED", "WHY")
     for item in items:
         state = str(item["state"])
         table.add_row(
             str(item["id"]),
             str(item["service"]),
-            str(item["from"]),
-            str(item["to"]),
+            f"{item['from']} → {item['to']}",
             str(item["strategy"]),
-            Text(state, style=_STATE_STYLES.get(state, "yellow")),
+            Text(state, style=_STATE_STYLES.get(state, "yellow"), no_wrap=True),
             str(item["requested_by"]),
-            str(item["started_at"])[:19].replace("T", " "),
-            str(item["reason"] or item.get("outcome") or ""),
+            Text(str(item["started_at"])[:19].replace("T", " "), no_wrap=True),
+            " · ".join(filter(None, (item["reason"], item.get("outcome")))),
         )
     return table
