@@ -1,4 +1,4 @@
-"""Requests' heads that are refused; and that nothing is accepted which two could read in two ways."""
+"""Requests that are refused; and that nothing is accepted which two could read in two ways."""
 
 import re
 from contextlib import suppress
