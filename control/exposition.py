@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from turnout.config.weights import percent
 from turnout.control.rows import ServiceRow
 from turnout.control.shared import SharedState
+from turnout.control.switchover import FINAL
 from turnout.proxy import scoreboard as board
 
 UNMATCHED: Final = ""
@@ -131,7 +132,9 @@ class _Scrape(Collector):
             "turnout_switchovers", "Switchovers that have ended, by their final state.",
             labels=["service", "state"],
         )  # fmt: skip
-        for (service, state), count in sorted(self._facts.ended.items()):
+        # With zeros: who watches for the first failure must have seen none before.
+        none = {(service, state.value): 0 for service in known for state in FINAL}
+        for (service, state), count in sorted({**none, **self._facts.ended}.items()):
             ended.add_metric([service, state], count)
         yield from (weight, held, healthy, ended)
 
