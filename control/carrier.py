@@ -1,6 +1,6 @@
 """Carries one switchover out: one task, from the stored value to the next, until it is final.
 
-`_drive` does what `switchover.commands` says and feeds back how it went. A person's verbs and
+`_drive` does what `orders.commands` says and feeds back how it went. A person's verbs and
 the watch come in through `apply`: it stores the next value, and then ends the activity that
 belonged to the last one. An activity that is ended half-way is no loss: its commands are
 derived anew from the value, and each may be carried out again.
@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from turnout.config.model import Service
-from turnout.control import decider, describe, events, receipt, switchover
+from turnout.control import decider, describe, events, orders, receipt, switchover
 from turnout.control.drain import Drainage, Drainer
 from turnout.control.evidence import Window, snapshot_of
 from turnout.control.health import UpstreamHealth
 from turnout.control.journal import Journal
+from turnout.control.loops import keep_running
 from turnout.control.ports import Prober, Workers
+from turnout.control.state import State, Switchover, without_weight
 from turnout.control.store import (
     Audit,
     Database,
@@ -28,7 +30,6 @@ from turnout.control.store import (
     Store,
     StoreUnusable,
 )
-from turnout.control.switchover import State, Switchover, without_weight
 from turnout.control.words import Words, whole
 
 RETRY_S: Final = 1.0
@@ -73,8 +74,10 @@ class Carrier:
 
     def begin(self, turn_back: str = "") -> None:
         """Start carrying it out; with `turn_back`, a reason, back to the weights before it."""
-        drive = self._turn_back(turn_back) if turn_back else self._drive()
-        self._tasks = (asyncio.create_task(drive), asyncio.create_task(self._watch()))
+        self._tasks = (
+            asyncio.create_task(self._kept("carrying out", lambda: self._drive(turn_back))),
+            asyncio.create_task(self._kept("watching", self._watch)),
+        )
 
     async def stop(self) -> None:
         """End the tasks, not the switchover: it is taken up again from the store."""
@@ -150,7 +153,13 @@ class Carrier:
 
     # ------------------------------------------------------------ the task
 
-    async def _drive(self) -> None:
+    async def _kept(self, what: str, body: Callable[[], Awaitable[None]]) -> None:
+        """A fault of ours in one task must not leave the switchover standing."""
+        await keep_running(f"{what} {self.value.id}", body, self._tell, RETRY_S)
+
+    async def _drive(self, turn_back: str) -> None:
+        if turn_back:
+            await self._turn_back(turn_back)
         failures = 0
         while not self.value.final:
             value = self.value
@@ -193,10 +202,7 @@ class Carrier:
         return True
 
     def _tell(self, problem: str, remedy: str = "it is tried again") -> None:
-        """To the log alone: what is told here may be that the store cannot be written."""
-        service = self.value.service
-        told = events.ControlProblem(service=service, problem=problem, next=remedy)
-        self._world.journal.told(Note(events=(told,)))
+        self._world.journal.problem(problem, remedy, self.value.service)
 
     async def _turn_back(self, reason: str) -> None:
         """After a restart, once it is known whether the upstreams of before are healthy."""
@@ -211,13 +217,12 @@ class Carrier:
                     await self._stored(event, value)
                 case decider.Wait():
                     await asyncio.sleep(self._world.tick_s)
-        await self._drive()
 
     # ------------------------------------------------------------ commands
 
     async def _carry_out(self, value: Switchover) -> switchover.Event | None:
         """Carry out all that the value asks for, and return what that means for it."""
-        for command in switchover.commands(value):
+        for command in orders.commands(value):
             event = await self._do(value, command)
             if event is not None:
                 return event
@@ -226,31 +231,31 @@ class Carrier:
             await asyncio.get_running_loop().create_future()  # until a person's verb ends it
         return event
 
-    async def _do(self, value: Switchover, command: switchover.Command) -> switchover.Event | None:
+    async def _do(self, value: Switchover, command: orders.Command) -> switchover.Event | None:
         """Carry one command out. Returns an event only if it cut the others short."""
         world = self._world
         match command:
-            case switchover.PrepareTables():
+            case orders.PrepareTables():
                 timeout_s = self._service().switchover.prepare_timeout_s
                 error = await world.workers.prepare(timeout_s)
                 if error:
                     return switchover.PrepareFailed(world.now(), error)
-            case switchover.CheckHealth(upstream, until):
+            case orders.CheckHealth(upstream, until):
                 return await self._check(value, upstream, until)
-            case switchover.CheckReturn():
+            case orders.CheckReturn():
                 return await self._check_return(value)
-            case switchover.SetWeight(step, second_weight):
+            case orders.SetWeight(step, second_weight):
                 await whole(self._set_weight(value, step, second_weight))
-            case switchover.AwaitAcknowledgement(step):
+            case orders.AwaitAcknowledgement(step):
                 await self._acknowledged(value, step)
-            case switchover.HoldStep(until):
+            case orders.HoldStep(until):
                 await self._sleep_until(until)
-            case switchover.Drain(upstream, step):
+            case orders.Drain(upstream, step):
                 what = await self._drainage(value, upstream, step)
                 await world.drainer.drain(
                     what, self._service().drain, self._on_cut(value, upstream)
                 )
-            case switchover.CloseIdle(upstream):
+            case orders.CloseIdle(upstream):
                 await world.drainer.close_idle(self._slot, upstream)
         return None
 

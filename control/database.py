@@ -21,7 +21,7 @@ from turnout.control.rows import (
     UnderWay,
     UpstreamsSwapped,
 )
-from turnout.control.switchover import Switchover, from_document, to_document
+from turnout.control.state import Switchover, from_document, to_document
 
 
 class Database(Ledger):

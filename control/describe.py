@@ -5,7 +5,7 @@ from typing import Final
 
 from turnout.control import events
 from turnout.control.rows import ServiceRow
-from turnout.control.switchover import State, Switchover, without_weight
+from turnout.control.state import State, Switchover, without_weight
 
 _ENDS: Final[Mapping[State, type[events.Ended]]] = {
     State.COMPLETED: events.Completed,

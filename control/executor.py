@@ -6,18 +6,17 @@ each switchover under way. A wish that is refused raises a `refusals.Refusal` an
 nothing; StoreUnusable means that it could not be stored, and so did not happen.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from turnout.config.address import Address
 from turnout.config.model import BY_HAND, Configuration, Service
-from turnout.config.weights import WHOLE, Percentage, Weights
-from turnout.control import decider, describe, events, recovery, switchover
+from turnout.config.weights import Percentage, Weights
+from turnout.control import decider, describe, events, recovery, switchover, wishes
 from turnout.control.carrier import Carrier, World
 from turnout.control.drain import Drainer
-from turnout.control.health import first_verdict_s
+from turnout.control.holds import Holds
 from turnout.control.journal import Journal
 from turnout.control.ports import Prober, Tables, Workers
 from turnout.control.refusals import (
@@ -25,7 +24,6 @@ from turnout.control.refusals import (
     BadWeights,
     IllegalVerb,
     NothingToRollBack,
-    RevisionIsStale,
     SwitchoverUnderWay,
     TableRefused,
     Unhealthy,
@@ -33,7 +31,9 @@ from turnout.control.refusals import (
     UnknownStrategy,
     UnknownSwitchover,
     UnknownUpstream,
+    stale,
 )
+from turnout.control.state import State, Switchover, without_weight
 from turnout.control.store import (
     Audit,
     Author,
@@ -44,13 +44,11 @@ from turnout.control.store import (
     Store,
     UnderWay,
 )
-from turnout.control.switchover import State, Switchover
+from turnout.control.wishes import Wish
 from turnout.control.words import Words, whole
 
 ROLLBACK: Final = "rollback"
 """The name in the history of a rollback of a switchover that had ended."""
-TURNOUT: Final = Author("turnout")
-"""What nobody asked for."""
 EVENTS_KEPT: Final = 10_000
 TICK_S: Final = 0.05
 
@@ -87,7 +85,6 @@ class Executor:
         self._tables = tables
         self._carriers: dict[str, Carrier] = {}
         """Service -> its switchover under way, or its last one."""
-        self._releases: dict[str, asyncio.Task[None]] = {}
         self._world = World(
             store=store,
             workers=workers,
@@ -98,6 +95,7 @@ class Executor:
             now=now,
             tick_s=tick_s,
         )
+        self._holds = Holds(self._world)
 
     # ------------------------------------------------------------ start, reload, end
 
@@ -114,8 +112,8 @@ class Executor:
             restarted=await world.store(Database.scoreboard) != identity,
         )
         await world.store(Database.raise_epoch, plan.epoch_least)
-        for stale in plan.words:
-            row = stale.row
+        for order in plan.words:
+            row = order.row
             world.workers.set_word(row.slot, row.held, row.second_weight, row.epoch)
         slots = {row.name: row.slot for row in rows}
         for found in plan.switchovers:
@@ -123,7 +121,7 @@ class Executor:
         await world.store(Database.set_scoreboard, identity)
         for row in rows:
             if row.held and row.name in self._services:
-                self._release_at(row.name, row.hold_until)
+                self._holds.release_at(row.name, row.hold_until or 0.0)
 
     async def _take_up(
         self, found: recovery.Resume | recovery.TurnBack | recovery.Orphan, slot: int
@@ -167,10 +165,7 @@ class Executor:
 
     async def close(self) -> None:
         """End all tasks; what is under way is taken up again at the next start."""
-        releases = list(self._releases.values())
-        for task in releases:
-            task.cancel()
-        await asyncio.gather(*releases, return_exceptions=True)
+        await self._holds.close()
         for carrier in self._carriers.values():
             await carrier.stop()
         await self._world.words.close()
@@ -234,17 +229,8 @@ class Executor:
             known = [known.name for known in found.switchover.strategies]
             raise UnknownStrategy(f"{service} has no strategy {name}; it has {_and(known)}")
         row = await self._free(found, revision)
-        target = found.names.index(to)
-        new = self._new(
-            found,
-            row,
-            author,
-            target=target,
-            strategy=name,
-            steps=switchover.plan_steps(steps.steps, target, row.second_weight),
-            pause_s=None if steps.pause_s == float("inf") else steps.pause_s,
-            wait_healthy_s=wait_healthy_s,
-            force=force,
+        new = wishes.to_upstream(
+            found, row, steps, to, Wish(author, self._world.now(), force, wait_healthy_s)
         )
         return await self._start(found, row, new, author, dry_run, wait_healthy_s, revision)
 
@@ -268,15 +254,8 @@ class Executor:
         except ValueError as error:
             raise BadWeights(f"{service}: {error}") from None
         row = await self._free(found, revision)
-        new = self._new(
-            found,
-            row,
-            author,
-            target=_gains(row.second_weight, wanted),
-            strategy=BY_HAND,
-            steps=(wanted,),
-            force=force,
-        )
+        wish = Wish(author, self._world.now(), force)
+        new = wishes.to_weight(found, row, BY_HAND, wanted, wish)
         return await self._start(found, row, new, author, dry_run, 0.0, revision)
 
     async def rollback(
@@ -299,53 +278,12 @@ class Executor:
             return await self._turn(carrier, event, author, "rollback", force)
         row = await self._free(found, revision)
         last = await self._world.store(Database.last_moved, service)
-        wanted = None if last is None else _weights_before(last, row)
+        wanted = None if last is None else wishes.weights_before(last, row)
         if wanted is None or wanted == row.second_weight:
             raise NothingToRollBack(f"{service}: no switchover has left its weights moved")
-        new = self._new(
-            found,
-            row,
-            author,
-            target=_gains(row.second_weight, wanted),
-            strategy=ROLLBACK,
-            steps=(wanted,),
-            force=force,
-        )
+        wish = Wish(author, self._world.now(), force)
+        new = wishes.to_weight(found, row, ROLLBACK, wanted, wish)
         return await self._start(found, row, new, author, False, 0.0, revision)
-
-    def _new(
-        self,
-        service: Service,
-        row: ServiceRow,
-        author: Author,
-        *,
-        target: int,
-        strategy: str,
-        steps: tuple[int, ...],
-        pause_s: float | None = 0.0,
-        wait_healthy_s: float = 0.0,
-        force: bool,
-    ) -> Switchover:
-        return Switchover(
-            id="",
-            service=service.name,
-            first=row.first,
-            second=row.second,
-            from_upstream=service.names[1 - target],
-            to_upstream=service.names[target],
-            strategy=strategy,
-            weights_before=row.second_weight,
-            second_weight=row.second_weight,
-            steps=steps,
-            pause_s=pause_s,
-            on_failure=service.switchover.on_failure,
-            check_s=max(wait_healthy_s, first_verdict_s(service.health)),
-            requested_by=author.who,
-            reason=author.reason,
-            created_at=self._world.now(),
-            forced_by=author.who if force else "",
-            force_reason=author.reason if force else "",
-        )
 
     async def _start(
         self,
@@ -361,7 +299,7 @@ class Executor:
         world = self._world
         still = all(step == row.second_weight for step in new.steps)
         if still:
-            old = switchover.without_weight(row.second_weight)
+            old = without_weight(row.second_weight)
             if old is None or not self._in_flight(row, old):
                 return replace(new, state=State.COMPLETED)
         else:
@@ -374,7 +312,7 @@ class Executor:
                     )
         if dry_run:
             return new
-        audit = Audit(author, f"switchover.start {new.strategy}", new.service, _moves(new))
+        audit = Audit(author, f"switchover.start {new.strategy}", new.service, wishes.moves(new))
         return await whole(self._begin(new, row.slot, audit, revision))
 
     async def _begin(
@@ -392,7 +330,7 @@ class Executor:
         except UnderWay as error:
             raise SwitchoverUnderWay(error.service, error.id) from None
         except StaleRevision as error:
-            raise _stale(error) from None
+            raise stale(error) from None
         world.journal.told(told[0])
         carrier = self._carrier(stored, slot)
         carrier.begin()
@@ -467,13 +405,8 @@ class Executor:
 
         Raises UnknownService, RevisionIsStale.
         """
-        found = self._service(service)
-        until = self._world.now() + found.hold.timeout_s
-        told = events.Held(service=service, who=author.who, until=until, reason=author.reason)
-        note = Note(Audit(author, "service.hold", service), (told,))
-        row = await self._set_hold(service, True, until, note, revision)
-        self._release_at(service, until)
-        return row
+        timeout_s = self._service(service).hold.timeout_s
+        return await self._holds.hold(service, timeout_s, author, revision)
 
     async def release(
         self, service: str, author: Author, *, revision: int | None = None
@@ -483,44 +416,7 @@ class Executor:
         if not row.held:
             await self._require(service, revision)
             return row
-        told = events.Released(service=service, who=author.who, reason=author.reason)
-        note = Note(Audit(author, "service.release", service), (told,))
-        row = await self._set_hold(service, False, None, note, revision)
-        release = self._releases.pop(service, None)
-        if release is not None and release is not asyncio.current_task():
-            release.cancel()
-        return row
-
-    async def _set_hold(
-        self, service: str, held: bool, until: float | None, note: Note, revision: int | None
-    ) -> ServiceRow:
-        world = self._world
-
-        async def decide() -> ServiceRow:
-            return await world.store(
-                Database.hold, service, held, until, world.now(), note, revision
-            )
-
-        try:
-            row = await world.words.publish(decide)
-        except StaleRevision as error:
-            raise _stale(error) from None
-        world.journal.told(note)
-        return row
-
-    def _release_at(self, service: str, until: float | None) -> None:
-        """A hold ends by itself: nobody's forgetfulness keeps a service shut."""
-        previous = self._releases.pop(service, None)
-        if previous is not None:
-            previous.cancel()
-        at = self._world.now() if until is None else until
-        self._releases[service] = asyncio.create_task(self._release_later(service, at))
-
-    async def _release_later(self, service: str, at: float) -> None:
-        while (left_s := at - self._world.now()) > 0:
-            await asyncio.sleep(min(left_s, 1.0))
-        if service in self._services:
-            await self.release(service, replace(TURNOUT, reason="hold.timeout is over"))
+        return await self._holds.release(service, author, revision)
 
     # ------------------------------------------------------------ servers
 
@@ -570,12 +466,12 @@ class Executor:
                 Database.set_servers, service, upstream, servers, world.now(), note, revision
             )
         except StaleRevision as error:
-            raise _stale(error) from None
+            raise stale(error) from None
         world.journal.told(note)
         try:
             await self._tables.publish(f"servers of {service} {upstream}")
         except TableRefused as error:
-            undone = Audit(TURNOUT, "servers.restore", service, upstream, str(error))
+            undone = Audit(Author("turnout"), "servers.restore", service, upstream, str(error))
             await world.store(
                 Database.set_servers, service, upstream, before, world.now(), Note(undone)
             )
@@ -620,7 +516,7 @@ class Executor:
         try:
             await self._world.store(Database.require_revision, service, revision)
         except StaleRevision as error:
-            raise _stale(error) from None
+            raise stale(error) from None
 
     def _under_way(self, service: str) -> Carrier | None:
         carrier = self._carriers.get(service)
@@ -634,29 +530,6 @@ class Executor:
 
     def _in_flight(self, row: ServiceRow, upstream: int) -> int:
         return sum(self._world.workers.in_flight(row.slot, upstream).values())
-
-
-def _stale(error: StaleRevision) -> RevisionIsStale:
-    return RevisionIsStale(str(error), error.expected, error.found)
-
-
-def _gains(before: int, after: int) -> int:
-    """Which upstream (0, 1) has more after than before; where neither has, the one with all."""
-    return int(after > before) if after != before else int(after == WHOLE)
-
-
-def _weights_before(last: Switchover, row: ServiceRow) -> int | None:
-    """The weights before `last` as the service counts its upstreams now."""
-    if {last.first, last.second} != {row.first, row.second}:
-        return None
-    before = last.weights_before
-    return before if last.second == row.second else WHOLE - before
-
-
-def _moves(new: Switchover) -> str:
-    before = Weights(new.first, new.second, new.weights_before)
-    after = Weights(new.first, new.second, new.steps[-1])
-    return f"{before} -> {after}"
 
 
 def _and(names: Sequence[str]) -> str:

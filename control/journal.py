@@ -7,7 +7,7 @@ away asks for what came after the last number that it has seen, and misses nothi
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from turnout.control.events import Event
+from turnout.control.events import ControlProblem, Event
 from turnout.control.store import Database, Note, Store, StoredEvent
 
 Log = Callable[[Event], None]
@@ -36,6 +36,10 @@ class Journal:
         if note.events:
             self._news.set()
             self._news = asyncio.Event()
+
+    def problem(self, what: str, remedy: str, service: str = "") -> None:
+        """Tell the log alone: what is wrong may be that the store cannot be written."""
+        self._log(ControlProblem(service=service, problem=what, next=remedy))
 
     async def follow(self, after: int) -> AsyncIterator[StoredEvent]:
         """Every event with a number greater than `after`, those to come included."""

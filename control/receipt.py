@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from turnout.config.weights import Weights
 from turnout.control.evidence import Evidence, Snapshot, difference, evidence, outcomes, zero
-from turnout.control.switchover import Switchover
+from turnout.control.state import Switchover
 from turnout.proxy import scoreboard as board
 
 _OUTCOMES: Final = ("answered_by_upstream", "answered_by_proxy", "client_aborted", "cut")

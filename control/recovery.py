@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from turnout.config.model import AfterRestart, Service
 from turnout.control.rows import ServiceRow
-from turnout.control.switchover import State, Switchover
+from turnout.control.state import State, Switchover
 from turnout.proxy.scoreboard import RoutingWord
 
 

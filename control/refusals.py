@@ -6,6 +6,8 @@ cause, and `details` are the document's further members.
 
 from typing import Any, ClassVar
 
+from turnout.control.rows import StaleRevision
+
 
 class Refusal(Exception):
     """A call that was refused; nothing has changed."""
@@ -109,6 +111,11 @@ class Unhealthy(Refusal):
     @property
     def details(self) -> dict[str, Any]:
         return {"upstream": self.upstream}
+
+
+def stale(error: StaleRevision) -> RevisionIsStale:
+    """The store's refusal as the API's."""
+    return RevisionIsStale(str(error), error.expected, error.found)
 
 
 class TableRefused(Refusal):

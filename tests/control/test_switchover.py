@@ -17,40 +17,46 @@ from turnout.config.model import WHOLE, OnFailure
 from turnout.control import decider, switchover
 from turnout.control.evidence import Evidence
 from turnout.control.health import UpstreamHealth
-from turnout.control.switchover import (
-    APPROVAL,
-    EVENTS,
-    FINAL,
-    MOVES,
-    PERSON,
-    Abort,
+from turnout.control.orders import (
     AwaitAcknowledgement,
     CheckHealth,
     CheckReturn,
     CloseIdle,
+    Command,
     Drain,
-    Event,
     Finish,
-    GaveUp,
     HoldStep,
+    PrepareTables,
+    SetWeight,
+    commands,
+)
+from turnout.control.state import (
+    APPROVAL,
+    FINAL,
+    PERSON,
+    State,
+    Switchover,
+    from_document,
+    plan_steps,
+    to_document,
+    without_weight,
+)
+from turnout.control.switchover import (
+    EVENTS,
+    MOVES,
+    Abort,
+    Event,
+    GaveUp,
     IllegalMove,
     PrepareFailed,
     Return,
     Rollback,
-    SetWeight,
-    State,
     StepNeedsApproval,
     StepTaken,
-    Switchover,
     TargetFailed,
     TargetNeverHealthy,
     carried_out,
-    commands,
-    from_document,
-    plan_steps,
     step,
-    to_document,
-    without_weight,
 )
 from turnout.proxy.scoreboard import HealthWord
 
@@ -159,7 +165,7 @@ def test_what_the_value_does_not_allow_is_illegal_too(value: Switchover, kind: t
 def test_each_state_has_its_commands() -> None:
     moving = new(moved=True, second_weight=100)
     assert commands(new()) == ()
-    assert commands(new(state=State.PREPARING)) == (switchover.PrepareTables(),)
+    assert commands(new(state=State.PREPARING)) == (PrepareTables(),)
     assert commands(new(state=State.CHECKING, check_until=AT)) == (CheckHealth(1, AT),)
     assert commands(replace(moving, state=State.SHIFTING)) == (
         CheckHealth(1, None),
@@ -409,7 +415,7 @@ class AnyOrder(RuleBasedStateMachine):
         if happened is not None:
             self.happen(happened)
 
-    def carry_out(self, command: switchover.Command) -> None:
+    def carry_out(self, command: Command) -> None:
         match command:
             case CheckHealth(upstream, until):
                 self.check(upstream, until)
