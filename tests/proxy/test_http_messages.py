@@ -111,6 +111,17 @@ async def test_a_client_that_closes_its_half_still_reads_its_answer(at: Bench) -
         await client.ended()
 
 
+async def test_pipelined_requests_of_a_client_that_closed_its_half_are_all_answered(
+    at: Bench,
+) -> None:
+    async with await at.client() as client:
+        await client.send(b"GET /1?delay=0.1 HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        client.half_close()
+        for _ in range(3):
+            (await client.answer()).must_be(200, "blue")
+        await client.ended()
+
+
 # ---------------------------------------------------------------- bodies of requests
 
 
