@@ -193,8 +193,9 @@ def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
     """Read a whole head, from its first byte to the last of the blank line.
 
     `fields_max` is a count, 0 for no limit. The caller has cut at the first blank line, which
-    is not looked for again; one CRLF before the start line is skipped (RFC 9112, section 2.2). Raises Refused: 400,
-    405, 417, 431, 501, 505; then the connection must be closed behind the answer.
+    is not looked for again; one CRLF before the start line is skipped (RFC 9112, section 2.2).
+    Raises Refused: 400, 405, 417, 431, 501, 505; then the connection must be closed behind the
+    answer.
     """
     global _llhttp_is_clean
     wire = head
@@ -442,7 +443,8 @@ def forward_request(
     """Return the head to send to the server.
 
     `request_id` is the trusted peer's (`head.request_id`) or a new one; `drop` (from
-    `field_pattern`) is a field that is not passed on. HTTP/1.1 whatever the client spoke; no Connection unless it is needed.
+    `field_pattern`) is a field that is not passed on. HTTP/1.1 whatever the client
+    spoke; no Connection unless it is needed.
     """
     kept = head.kept if drop is None else drop.sub(b"", head.kept)
     if head.version_minor == 0 or (hop.trusted and head.forwarding is not None):
