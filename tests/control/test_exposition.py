@@ -206,7 +206,7 @@ def test_weights_health_and_ends_of_switchovers_are_shown(shared: SharedState) -
     assert found["turnout_upstream_healthy", "service=shop", "upstream=blue"] == 1
     assert found["turnout_upstream_healthy", "service=shop", "upstream=green"] == 0
     assert found["turnout_switchovers_total", "service=shop", "state=completed"] == 4
-    assert found["turnout_switchovers_total", "service=shop", "state=failed"] == 0
+    assert found["turnout_switchovers_total", "service=shop", "state=aborted"] == 0
     assert found["turnout_build_info", "version=1.2.3"] == 1
     assert found["turnout_event_streams_too_slow_total",] == 3
     assert found["turnout_routing_table",] == 5
