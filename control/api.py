@@ -42,6 +42,7 @@ T = TypeVar("T")
 log = logging.getLogger("turnout.control.api")
 
 PAGE: Final = Path(__file__).with_name("page.html")
+CALLER: Final = web.RequestKey("caller", Caller)
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
@@ -186,7 +187,7 @@ class Api:
         access.check_site(control.bind, bool(control.tokens), request.headers, write)
         if request.path not in _OPEN:
             caller = access.authenticate(control.tokens, request.headers.get("Authorization", ""))
-            request["caller"] = caller
+            request[CALLER] = caller
         return await handler(request)
 
     def _refused(self, request: web.Request, problem: Problem) -> web.Response:
@@ -213,12 +214,12 @@ class Api:
         nobody = Caller("", route.scope)
 
         async def read(request: web.Request) -> web.StreamResponse:
-            caller = request.get("caller", nobody)
+            caller = request.get(CALLER, nobody)
             access.authorize(caller, route.scope)
             return await operation(Call(request, caller))
 
         async def write(request: web.Request) -> web.StreamResponse:
-            caller = request["caller"]
+            caller = request[CALLER]
             access.authorize(caller, route.scope)
             content = await self._read(request)
 

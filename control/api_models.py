@@ -70,7 +70,9 @@ class SwitchBody(ReasonBody):
         "", max_length=256, description="One of the service's; left out: its default."
     )
     wait_healthy: Duration = Field(
-        0.0, description="Wait so long for the target to become healthy, instead of a 422."
+        "0",
+        validate_default=True,
+        description="Wait so long for the target to become healthy, instead of a 422: `60s`.",
     )
     force: Force = False
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")

@@ -7,6 +7,7 @@ with the id it saw last (`Last-Event-ID`) and misses nothing that is still kept.
 
 import asyncio
 import json
+import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -92,6 +93,9 @@ async def _serve(
     transport = request.transport
     if transport is not None:
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        link = transport.get_extra_info("socket")
+        if link is not None:  # else the kernel would take megabytes for a reader that is stuck
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     try:
         async with asyncio.timeout(streams.write_limit_s):
             await response.write(f"retry: {RETRY_MS}\n\n".encode())

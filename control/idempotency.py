@@ -77,7 +77,7 @@ class Idempotency:
                     f"the key {key!r} came with another call before; use another key",
                 )
             headers = {**found.headers, REPLAYED: "true"}
-            return web.Response(text=found.body, status=found.status, headers=headers)
+            return web.Response(body=found.body.encode(), status=found.status, headers=headers)
         try:
             response = await work()
         except Problem as problem:
