@@ -169,7 +169,6 @@ async def statuses(at: Bench, data: bytes) -> list[int]:
     """What comes back to these bytes until the connection's end."""
     async with await at.client(limit_s=5) as client:
         await client.send(data)
-        client.half_close()
         found = []
         try:
             while True:
