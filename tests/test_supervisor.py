@@ -249,6 +249,24 @@ async def test_a_wrong_configuration_starts_nothing(blue: Upstream) -> None:
     await product.close()
 
 
+# ---------------------------------------------------------------- without a store
+
+
+async def test_without_a_readable_store_the_last_routing_is_served(blue: Upstream) -> None:
+    async with turnout(blue) as product:
+        await control_is_up(product)
+        copy = product.base / "turnout.db.committed.json"
+        await until(copy.exists, "the committed copy")
+        product.kill_everything()
+        (product.base / "turnout.db-wal").unlink(missing_ok=True)
+        (product.base / "turnout.db").write_bytes(b"no database at all " * 1000)
+        await product.start(control=False)
+        assert (await get(product)).status_code == 200
+        await until(lambda: "control cannot start" in product.log(), "what control says", 20.0)
+        assert "plan.degraded" in product.log()
+        assert (await get(product)).status_code == 200
+
+
 # ---------------------------------------------------------------- reload
 
 

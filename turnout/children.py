@@ -61,7 +61,13 @@ class Child:
             pass_fds=pass_fds,
             start_new_session=True,
         )
-        child = cls(process.pid, os.pidfd_open(process.pid), now_s)
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()  # one that cannot be watched must not be
+            process.wait()
+            raise
+        child = cls(process.pid, pidfd, now_s)
         child._process = process
         return child
 
@@ -156,14 +162,22 @@ class Link:
         self._queue: deque[tuple[bytes, list[int]]] = deque()
 
     def send(self, sockets: Sequence[tuple[dict[str, object], int]]) -> None:
-        """Send the whole set of listening sockets, each as (what it is, descriptor)."""
+        """Send the whole set of listening sockets, each as (what it is, descriptor).
+
+        Raises OSError when there are no descriptors left, and then nothing is sent.
+        """
+        # Copies: the set may have changed again before a stuck worker takes them.
+        copies: list[int] = []
+        try:
+            copies.extend(os.dup(descriptor) for _, descriptor in sockets)
+        except OSError:
+            for copy in copies:
+                os.close(copy)
+            raise
         for start in range(0, max(len(sockets), 1), DESCRIPTORS_MAX):
-            part = sockets[start : start + DESCRIPTORS_MAX]
-            more = start + DESCRIPTORS_MAX < len(sockets)
-            message = Sockets(sockets=[entry for entry, _ in part], more=more)
-            # Copies: the set may have changed again before a stuck worker takes them.
-            copies = [os.dup(descriptor) for _, descriptor in part]
-            self._queue.append((frame(encode(message)), copies))
+            end = start + DESCRIPTORS_MAX
+            message = Sockets([entry for entry, _ in sockets[start:end]], more=end < len(sockets))
+            self._queue.append((frame(encode(message)), copies[start:end]))
         self.flush()
 
     def flush(self) -> bool:

@@ -146,34 +146,39 @@ class Crew:
             if region not in self._workers
         )
         self._claim(region, number)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            child = self._spawn(number, region, theirs.fileno())
+            child, ours = self._spawn(number, region)
         except OSError as error:
-            ours.close()
             self._scoreboard.settle(region)
             delay_s = self._backoff_of(number).delay_s(0.0, None) or Backoff.FIRST_S
             say("worker.not_started", worker=number, error=error.strerror, again_in_s=delay_s)
             self._loop.after(delay_s, lambda: self._start(number))
             return
-        finally:
-            theirs.close()
         self._scoreboard.words[self._scoreboard.region(region) + R_PID] = child.pid
         worker = Worker(number, region, child, Link(ours))
         self._watch(worker)
         self._send_sockets(worker)
 
-    def _spawn(self, number: int, region: int, link: int) -> Child:
+    def _spawn(self, number: int, region: int) -> tuple[Child, socket.socket]:
+        """Start the process; it, and our end of its link. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         options = {
             "--runtime-dir": self._directory.path,
             "--worker": number,
             "--region": region,
-            "--link": link,
+            "--link": theirs.fileno(),
             "--generation": self._generation,
             "--shutdown-s": self.shutdown_s,
         }
         arguments = [str(part) for option in options.items() for part in option]
-        return Child.start(WORKER_MODULE, arguments, time.monotonic(), (link,))
+        try:
+            child = Child.start(WORKER_MODULE, arguments, time.monotonic(), (theirs.fileno(),))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return child, ours
 
     def _has(self, number: int) -> bool:
         return any(
@@ -212,9 +217,15 @@ class Crew:
             self._send_sockets(worker)
 
     def _send_sockets(self, worker: Worker) -> None:
-        if worker.link is not None:
+        if worker.link is None or self._workers.get(worker.region) is not worker:
+            return
+        try:
             worker.link.send(self._sockets.records())
-            self._flush(worker)
+        except OSError as error:
+            say("sockets.not_sent", worker=worker.number, error=error.strerror)
+            self._loop.after(Backoff.FIRST_S, lambda: self._send_sockets(worker))
+            return
+        self._flush(worker)
 
     def _flush(self, worker: Worker) -> None:
         """What a stuck worker does not take now is tried again until it does, or ends."""

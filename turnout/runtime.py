@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from turnout.proxy.commands import LOCK_FILE, PLAN_FILE, Plan, encode_plan, table_file
+from turnout.proxy.commands import LOCK_FILE, Plan, table_file
 from turnout.proxy.scoreboard import (
     HEALTH_BYTES,
     HEALTH_FILE,
@@ -125,7 +125,6 @@ class SharedFiles:
         """
         number = int(plan.table["number"])
         directory.write(table_file(number), json.dumps(plan.table).encode())
-        directory.write(PLAN_FILE, encode_plan(plan))
         if not taken_over:
             # The words of a service that is gone must not outlive a reused directory; health
             # that nobody has looked at since is no better than none.

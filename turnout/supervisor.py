@@ -11,6 +11,7 @@ In reading order: this file; `runtime` (the runtime directory and its shared fil
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -59,7 +60,6 @@ from turnout.proxy.commands import (
     frame,
     program_generation,
 )
-from turnout.proxy.scoreboard import SharedMemoryError
 from turnout.runtime import RuntimeDirectory, RuntimeDirectoryError, SharedFiles
 
 COMPILE_LIMIT_S: Final = 60.0
@@ -69,6 +69,7 @@ RELOAD_LIMIT_S: Final = 10.0
 """After which a reload that changed nothing is over for systemd."""
 STOP_MARGIN_S: Final = 2.0
 """Beyond the plan's shutdown time, before a worker that has not ended is killed."""
+ACCEPT_AGAIN_S: Final = 1.0
 CONTROL_STOP_S: Final = 5.0
 POLL_S: Final = 0.02
 READ_BYTES: Final = 65536
@@ -81,14 +82,23 @@ class NothingStarted(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT (0); 2 when the configuration is wrong or a port in use."""
     options = list(sys.argv[1:] if arguments is None else arguments)
+    _raise_descriptor_limit()
     try:
         supervisor = Supervisor(options)
-    except (NothingStarted, RuntimeDirectoryError, ListenError, SharedMemoryError) as error:
+    except (NothingStarted, RuntimeDirectoryError, ListenError, OSError) as error:
         if str(error):
             print(f"turnout: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_CONFIGURATION
     supervisor.run()
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """Let this process and its children open as many files as they may: a worker has two for
+    each client. The soft limit is low for the sake of programs that use select(2)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def compile_plan(options: Sequence[str]) -> Plan:
@@ -127,7 +137,7 @@ class Supervisor:
     def __init__(self, options: Sequence[str]) -> None:
         """Compile the plan, take the directory, open the sockets; nothing is started yet.
 
-        Raises NothingStarted, RuntimeDirectoryError, ListenError or SharedMemoryError.
+        Raises NothingStarted, RuntimeDirectoryError, ListenError or OSError.
         """
         plan = compile_plan(options)
         self._directory = RuntimeDirectory(Path(plan.runtime_dir))
@@ -168,7 +178,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Start everything, and serve until told to stop and everything has ended."""
-        self._write_listening()
+        self._write_down()
         self._crew.want(self._plan.workers)
         self._start_control()
         self._look_whether_serving(time.monotonic())
@@ -300,10 +310,20 @@ class Supervisor:
         return listener
 
     def _accept(self) -> None:
-        with suppress(BlockingIOError, ConnectionAbortedError):
-            asking = _Asking(self._listener.accept()[0])
-            self._asking.append(asking)
-            self._loop.watch(asking.socket.fileno(), lambda: self._asked(asking))
+        try:
+            connection = self._listener.accept()[0]
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # No descriptor is left: it would be readable again at once, and for ever.
+            say("control.not_accepted", error=error.strerror)
+            listener = self._listener.fileno()
+            self._loop.unwatch(listener)
+            self._loop.after(ACCEPT_AGAIN_S, lambda: self._loop.watch(listener, self._accept))
+            return
+        asking = _Asking(connection)
+        self._asking.append(asking)
+        self._loop.watch(asking.socket.fileno(), lambda: self._asked(asking))
 
     def _asked(self, asking: "_Asking") -> None:
         try:
@@ -359,15 +379,19 @@ class Supervisor:
         for entry in unwanted:
             entry.close()
         self._crew.want(plan.workers)
-        self._directory.write(PLAN_FILE, encode_plan(self._plan))
-        self._write_listening()
+        self._write_down()
         self._reloaded()
         return ""
 
-    def _write_listening(self) -> None:
-        """Say where is listened: a port of 0 was chosen by the system."""
+    def _write_down(self) -> None:
+        """The plan in force, for control's next start, and where is listened: a port of 0 was
+        chosen by the system."""
         document = {"listeners": self._sockets.addresses(), "pid": os.getpid()}
-        self._directory.write(LISTENING_FILE, json.dumps(document).encode())
+        try:
+            self._directory.write(PLAN_FILE, encode_plan(self._plan))
+            self._directory.write(LISTENING_FILE, json.dumps(document).encode())
+        except OSError as error:
+            say("plan.not_written", error=error.strerror, next="make room, then reload")
 
 
 class _Asking:
