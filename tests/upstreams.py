@@ -148,6 +148,19 @@ class Exchange:
             self.received.body_bytes += len(data)
             size -= len(data)
 
+    async def wait(self, event: asyncio.Event) -> None:
+        """Wait for an event. Raises Gone when the peer closes first."""
+        waiting = asyncio.ensure_future(event.wait())
+        gone = asyncio.ensure_future(self.reader.read(1))
+        try:
+            await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise Gone
+        finally:
+            waiting.cancel()
+            gone.cancel()
+            await asyncio.gather(waiting, gone, return_exceptions=True)
+
     async def answer(self, body: bytes, *, status: int = 200, fields: tuple[str, ...] = ()) -> None:
         """A whole answer with a Content-Length."""
         await self.send(self.head(status, (f"Content-Length: {len(body)}", *fields)) + body)
