@@ -194,6 +194,11 @@ class Downstream(asyncio.Protocol):
                     return
         finally:
             self.pumping = False
+            if self.eof and self.idle_or_begun and not self.lingering:
+                # The client has closed its half: the rest of a begun head will never come.
+                if self.buffer:
+                    self._count_refused("client_closed_early")
+                self._close_politely()
 
     def _next(self) -> bool:
         """Start the first request of the buffer; False when its head is not complete."""
@@ -280,7 +285,11 @@ class Downstream(asyncio.Protocol):
         host = name[0] if isinstance(name, tuple) and name else ""
         self.peer = host.encode() or b"unknown"
         self._hop = make_hop(
-            peer=self.peer, scheme=b"http", via=worker.via, trusted=worker.trusts(host)
+            peer=self.peer,
+            scheme=b"http",
+            via=worker.via,
+            trusted=worker.trusts(host),
+            local=_own_name(self.transport.get_extra_info("sockname")),
         )
         self._hop_table = worker.table.number
 
@@ -399,7 +408,7 @@ class Downstream(asyncio.Protocol):
         self.quiet_since_s = self.worker.now_s
         if self.gone or self.transport.is_closing():
             return
-        if self.close_after or self.eof:
+        if self.close_after or (self.eof and not self.buffer):
             self._close_politely()
             return
         keep_alive_s = self.worker.table.timeouts.keep_alive_s
@@ -465,14 +474,15 @@ class Downstream(asyncio.Protocol):
         self._close_politely()
 
     @property
+    def idle_or_begun(self) -> bool:
+        """No exchange under way; the next head may have begun."""
+        exchange = self.exchange
+        return not self.gone and (exchange is None or exchange.state is State.ENDED)
+
+    @property
     def idle(self) -> bool:
         """Nothing under way and nothing begun."""
-        exchange = self.exchange
-        return (
-            (exchange is None or exchange.state is State.ENDED)
-            and not self.buffer
-            and not self.lingering
-        )
+        return self.idle_or_begun and not self.buffer and not self.lingering
 
     def deadline_passed(self) -> None:
         """Called by the sweep (`deadlines.py`)."""
@@ -505,6 +515,14 @@ class Downstream(asyncio.Protocol):
         idle_s = self.worker.table.timeouts.body_idle_s
         self.deadline_s = self.worker.now_s + idle_s if idle_s else 0.0
         return True
+
+
+def _own_name(name: object) -> bytes:
+    """Our own `host:port`, for an HTTP/1.0 request that names no host."""
+    if not isinstance(name, tuple) or len(name) < 2:
+        return b"localhost"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{host}:{name[1]}".encode()
 
 
 assert C_REFUSED >= REGION_HEADER_WORDS
