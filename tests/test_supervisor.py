@@ -308,6 +308,18 @@ async def requests_until(product: Product, done: asyncio.Event) -> int:
     return count
 
 
+async def test_a_reload_while_control_is_away_is_done_when_it_is_back(blue: Upstream) -> None:
+    async with turnout(blue) as product:
+        before = await control_is_up(product)
+        await until(lambda: "serving on" in product.log(), "control's connection")
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: "control.died" in product.log(), "its end")
+        await reload(product, workers=1)
+        await workers_are(product, 1)
+        assert "reload.waits" in product.log()
+        assert product.log().count("control.died") == 1
+
+
 async def test_a_reload_opens_new_listeners_and_closes_old_ones(
     blue: Upstream, unused_tcp_port: int
 ) -> None:

@@ -6,7 +6,8 @@ decision, so that it has no reason to crash. What it has to know is in the plan,
 short-lived child compiles (`turnout.control.compiler`).
 
 In reading order: this file; `runtime` (the runtime directory and its shared files),
-`listening` (the sockets), `crew` (the workers), `children` (processes), `loop`.
+`listening` (the sockets), `crew` (the workers), `children` (processes), `supervisor_socket`
+(what control asks), `loop`.
 """
 
 import json
@@ -45,22 +46,19 @@ from turnout.proxy.commands import (
     EXIT_WRONG_CONFIGURATION,
     LISTENING_FILE,
     PLAN_FILE,
-    SUPERVISOR_SOCKET,
     Answer,
     ApplyPlan,
-    FrameReader,
+    Message,
     Plan,
     ProtocolError,
     ReplaceWorker,
     Upgrade,
-    decode,
     decode_plan,
-    encode,
     encode_plan,
-    frame,
     program_generation,
 )
 from turnout.runtime import RuntimeDirectory, RuntimeDirectoryError, SharedFiles
+from turnout.supervisor_socket import Reply, SupervisorSocket
 
 COMPILE_LIMIT_S: Final = 60.0
 READY_LIMIT_S: Final = 10.0
@@ -69,7 +67,6 @@ RELOAD_LIMIT_S: Final = 10.0
 """After which a reload that changed nothing is over for systemd."""
 STOP_MARGIN_S: Final = 2.0
 """Beyond the plan's shutdown time, before a worker that has not ended is killed."""
-ACCEPT_AGAIN_S: Final = 1.0
 CONTROL_STOP_S: Final = 5.0
 POLL_S: Final = 0.02
 READ_BYTES: Final = 65536
@@ -129,9 +126,8 @@ def compile_plan(options: Sequence[str]) -> Plan:
 
 class Supervisor:
     __slots__ = (
-        "_asking", "_control", "_control_backoff", "_crew", "_directory", "_generation",
-        "_listener", "_loop", "_plan", "_reloading", "_shared", "_signals", "_sockets",
-        "_stopping",
+        "_control", "_control_backoff", "_crew", "_directory", "_generation", "_loop", "_plan",
+        "_reload_waits", "_reloading", "_shared", "_signals", "_socket", "_sockets", "_stopping",
     )  # fmt: skip
 
     def __init__(self, options: Sequence[str]) -> None:
@@ -168,11 +164,13 @@ class Supervisor:
         self._crew.take_over(before)
         self._control: Child | None = None
         self._control_backoff = Backoff()
-        self._asking: list[_Asking] = []
         self._reloading = False
+        self._reload_waits = False
         self._stopping = False
         self._signals = self._watch_signals()
-        self._listener = self._listen_for_control()
+        self._socket = SupervisorSocket(
+            self._loop, self._directory, asked=self._asked, connected=self._control_connected
+        )
 
     # ------------------------------------------------------------ life
 
@@ -189,7 +187,8 @@ class Supervisor:
         while self._control is not None:
             self._loop.turn()
         self._sockets.close()
-        for name in (SUPERVISOR_SOCKET, LISTENING_FILE, PLAN_FILE):
+        self._socket.close()
+        for name in (LISTENING_FILE, PLAN_FILE):
             self._directory.remove(name)
 
     def _look_whether_serving(self, begun_s: float) -> None:
@@ -206,12 +205,12 @@ class Supervisor:
         late = time.monotonic() - begun_s > READY_LIMIT_S
         if self._stopping:
             return
-        if not self._asking and not late:
+        if not self._socket.in_use and not late:
             self._loop.after(POLL_S, lambda: self._say_when_ready(begun_s))
             return
         where = ", ".join(self._sockets.addresses().values())
         workers = f"{self._plan.workers} worker{'s' if self._plan.workers != 1 else ''}"
-        control = f"on {self._plan.control_bind}" if self._asking else "is not up yet"
+        control = f"on {self._plan.control_bind}" if self._socket.in_use else "is not up yet"
         print(f"turnout: serving on {where} ({workers}), control {control}", file=sys.stderr)
         sys.stderr.flush()
         _notify("READY=1")
@@ -236,8 +235,10 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Control reads the configuration and asks for what changes here."""
-        if self._control is None:
-            say("reload.not_now", reason="control is away", next="send SIGHUP again")
+        if self._control is None or not self._socket.in_use:
+            # It would die of a signal that it has no handler for yet.
+            self._reload_waits = True
+            say("reload.waits", reason="control is not up yet")
             return
         self._reloading = True
         _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -300,54 +301,23 @@ class Supervisor:
         if self._control is not None:
             self._control.signal(signal.SIGKILL)
 
-    def _listen_for_control(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._directory.remove(SUPERVISOR_SOCKET)
-        listener.bind(str(self._directory.path / SUPERVISOR_SOCKET))
-        listener.setblocking(False)
-        listener.listen()
-        self._loop.watch(listener.fileno(), self._accept)
-        return listener
+    def _control_connected(self) -> None:
+        if self._reload_waits:
+            self._reload_waits = False
+            self._reload()
 
-    def _accept(self) -> None:
-        try:
-            connection = self._listener.accept()[0]
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:
-            # No descriptor is left: it would be readable again at once, and for ever.
-            say("control.not_accepted", error=error.strerror)
-            listener = self._listener.fileno()
-            self._loop.unwatch(listener)
-            self._loop.after(ACCEPT_AGAIN_S, lambda: self._loop.watch(listener, self._accept))
-            return
-        asking = _Asking(connection)
-        self._asking.append(asking)
-        self._loop.watch(asking.socket.fileno(), lambda: self._asked(asking))
+    def _asked(self, message: Message, reply: Reply) -> None:
+        if isinstance(message, ApplyPlan):
+            reply(Answer(message.request, self._apply(message)))
+        elif isinstance(message, ReplaceWorker):
+            self._replace(message, reply)
+        elif isinstance(message, Upgrade):
+            reply(Answer(message.request, "not in this version"))
 
-    def _asked(self, asking: "_Asking") -> None:
-        try:
-            messages = asking.read()
-        except (ProtocolError, OSError) as error:
-            say("control.not_understood", error=error)
-            messages = None
-        if messages is None:
-            self._loop.unwatch(asking.socket.fileno())
-            self._asking.remove(asking)
-            asking.close()
-            return
-        for message in messages:
-            if isinstance(message, ApplyPlan):
-                asking.send(Answer(message.request, self._apply(message)))
-            elif isinstance(message, ReplaceWorker):
-                self._replace(asking, message)
-            elif isinstance(message, Upgrade):
-                asking.send(Answer(message.request, "not in this version"))
-
-    def _replace(self, asking: "_Asking", message: ReplaceWorker) -> None:
+    def _replace(self, message: ReplaceWorker, reply: Reply) -> None:
         done = Answer(message.request)
-        if not self._crew.replace(message.region, lambda: asking.send(done)):
-            asking.send(Answer(message.request, f"region {message.region} has no worker"))
+        if not self._crew.replace(message.region, lambda: reply(done)):
+            reply(Answer(message.request, f"region {message.region} has no worker"))
         else:
             say("worker.replaced", region=message.region, reason=message.reason)
 
@@ -392,33 +362,6 @@ class Supervisor:
             self._directory.write(LISTENING_FILE, json.dumps(document).encode())
         except OSError as error:
             say("plan.not_written", error=error.strerror, next="make room, then reload")
-
-
-class _Asking:
-    """A connection on which control asks. Answers are small: a peer that does not read them
-    loses the connection."""
-
-    __slots__ = ("_reader", "socket")
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self.socket = connection
-        self._reader = FrameReader()
-
-    def read(self) -> "list[object] | None":
-        """The messages that are whole now; None at the end."""
-        try:
-            data = self.socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return []
-        return [decode(payload) for _, payload in self._reader.feed(data)] if data else None
-
-    def send(self, answer: Answer) -> None:
-        with suppress(OSError):
-            self.socket.send(frame(encode(answer)))
-
-    def close(self) -> None:
-        self.socket.close()
 
 
 def _stop_control_of_before(runtime_dir: Path) -> bool:
