@@ -168,6 +168,9 @@ class ServerPool:
                     _, connection = await loop.create_connection(
                         lambda: UpstreamConnection(self), self.target.host, self.target.port
                     )
+        except asyncio.CancelledError:
+            self.open -= 1
+            raise
         except OSError as error:  # TimeoutError is one
             self.open -= 1
             late = isinstance(error, TimeoutError)
@@ -183,9 +186,13 @@ class ServerPool:
             self.give_back(connection, self.worker.now_s)
 
     def close_idle(self) -> None:
+        """Close what nobody uses, and what is only being opened for somebody who has gone."""
         for connection in self.idle:
             connection.close()
         self.idle.clear()
+        if not self.in_flight:
+            for task in self.connecting:
+                task.cancel()
 
     def reap(self, now_s: float) -> None:
         """Close what has been idle for too long. The oldest stand first."""
