@@ -1,0 +1,22 @@
+"""Control: decides and remembers. One process, which traffic does not need.
+
+The life of a switchover, in reading order:
+
+1. `wishes`: what somebody wants becomes a value, `state.Switchover`.
+2. `switchover`: its events and the one table of its moves; `orders`: what each state asks for.
+3. `health`, `evidence`, `decider`: may weight rise, must it go back, and why.
+4. `database` on `ledger` (with `rows`, `schema.sql`): each decision is one durable
+   transaction; `store` is the thread that they run in.
+5. `executor`: what may be asked for; `carrier`: one task that carries one switchover out;
+   `words`: a decision, then its routing word; `drain`: until nothing is in flight; `holds`.
+   `ports` is what they need of the world; `refusals` what they answer instead.
+6. `describe`, `events`, `journal`: what is told; `receipt`: what was counted.
+7. `recovery`: where to go on after a start.
+
+Around it: `app` puts the parts together, started from the `source` that is in force. `api`
+(with `routes`, `api_models`, `views`, `problems`, `access`, `idempotency`, `event_stream`,
+`openapi`, `exposition`) and `cli` (with `client`, `cli_output`, `demo`) ask. `prober` (with
+`probe`) and `resolver` look. `shared` is the memory that all processes share, `workers` and
+`supervision` talk to the others; `died` takes in what they lost. `compiler`, `tables` and
+`publisher` make what workers serve from, and `committed` keeps a copy of it. `logs` writes.
+"""

@@ -40,7 +40,7 @@ from turnout.control.publisher import Publisher, Reloaded, read_table
 from turnout.control.resolver import Resolver
 from turnout.control.shared import SharedState
 from turnout.control.source import Source, options, read_source, source_of
-from turnout.control.store import Audit, Author, Database, Note, Store, StoreUnusable
+from turnout.control.store import Audit, Author, Database, Note, ServiceRow, Store, StoreUnusable
 from turnout.control.supervision import Supervision
 from turnout.control.tables import endpoints_of, names_to_resolve
 from turnout.control.workers import Listeners, Workers
@@ -164,7 +164,7 @@ class Control:
             store=self.store,
             workers=self.workers,
             supervision=self.supervision,
-            endpoints=self.resolver.endpoints,
+            resolve=self._resolve,
             tell=self.tell,
             configure=lambda new: self.executor.configure(new),
             watch=self.prober.watch,
@@ -320,14 +320,16 @@ class Control:
     ) -> None:
         await self.casualties.keep(service, upstream, entries, "drain_deadline")
 
-    async def watch_names(self) -> None:
-        """Watch the names that the configuration and the store have now."""
-        rows = await self.store(Database.services)
-        self.resolver.watch(
-            names_to_resolve(self.configuration, rows),
-            endpoints_of(self.publisher.table),
-            self.configuration.resolver,
-        )
+    async def _resolve(
+        self, configuration: Configuration, rows: Sequence[ServiceRow]
+    ) -> Mapping[str, Sequence[str]]:
+        """Watch the names that configuration and store have now; wait for those that are new."""
+        policy = configuration.resolver
+        names = names_to_resolve(configuration, rows)
+        self.resolver.watch(names, endpoints_of(self.publisher.table), policy)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.resolver.looked_up(), policy.timeout_s)
+        return self.resolver.endpoints()
 
     def _reload_by_signal(self) -> None:
         task = asyncio.create_task(self._reload_and_say())
@@ -356,8 +358,6 @@ class Control:
         await self.journal.note(Note(audit, (event,)))
         for key in result.needs_restart:
             self.problem(f"{key} has changed", "restart turnout to have it applied")
-        if not result.error:
-            await self.watch_names()
         return result
 
     # ------------------------------------------------------------ in the background

@@ -21,18 +21,17 @@ from turnout.control.events import Event, TablePublished, TableRefused
 from turnout.control.refusals import Refusal
 from turnout.control.refusals import TableRefused as Refused
 from turnout.control.source import Pinned, Source
-from turnout.control.store import Database, Store, UpstreamsSwapped
+from turnout.control.store import Database, ServiceRow, Store, UpstreamsSwapped
 from turnout.control.supervision import Supervision
 from turnout.control.tables import Compiled, TooManyServers, Unresolved, compile_table
 from turnout.control.workers import Workers
 from turnout.proxy.commands import Plan, table_file
 from turnout.proxy.scoreboard import RoutingWord
 
-TABLE_TIMEOUT_S: Final = 10.0
-"""How long the workers may take to load a table that no switchover waits for."""
-
 Configure = Callable[[Configuration], None]
 """Called with a new configuration before it is in force; raises a Refusal if it cannot be."""
+Resolve = Callable[[Configuration, Sequence[ServiceRow]], Awaitable[Mapping[str, Sequence[str]]]]
+"""Gives where the servers' names are; one that is new is looked up first."""
 Watch = Callable[[Configuration, RoutingTable], None]
 """Called before a table is given to the workers, so that its servers have health words."""
 OnCut = Callable[[str, str, Sequence[Mapping[str, Any]]], Awaitable[None]]
@@ -64,17 +63,14 @@ class Publisher:
         store: Store,
         workers: Workers,
         supervision: Supervision,
-        endpoints: Callable[[], Mapping[str, Sequence[str]]],
+        resolve: Resolve,
         tell: Callable[[Event], None],
         configure: Configure,
         watch: Watch,
         on_cut: OnCut,
         control_argv: Sequence[str],
     ) -> None:
-        """Begin with what is in force. Raises SettingsError.
-
-        `endpoints` gives what is known of the servers' names.
-        """
+        """Begin with what is in force. Raises SettingsError."""
         self._configure = configure
         self._watch = watch
         self.source = source
@@ -82,7 +78,7 @@ class Publisher:
         self._store = store
         self._workers = workers
         self._supervision = supervision
-        self._endpoints = endpoints
+        self._resolve = resolve
         self._tell = tell
         self._on_cut = on_cut
         self._control_argv = list(control_argv)
@@ -105,16 +101,18 @@ class Publisher:
                 return
             await self._prepare(self.configuration, compiled, reason)
             await self._commit(compiled, reason)
+            configuration = self.configuration
         self._changed()
-        await self._retire(before, compiled.table)
+        await self._retire(before, compiled.table, configuration)
 
     async def _compile(self, configuration: Configuration) -> Compiled:
         """Raises refusals.TableRefused."""
         rows = await self._store(Database.services)
+        endpoints = await self._resolve(configuration, rows)
         number = await self._store(Database.next_table_number)
         try:
             compiled = compile_table(
-                configuration, rows, self._endpoints(), number=number, previous=self.table
+                configuration, rows, endpoints, number=number, previous=self.table
             )
         except TooManyServers as error:
             raise Refused(str(error)) from error
@@ -132,7 +130,7 @@ class Publisher:
         shared, table = self._workers.shared, compiled.table
         self._watch(configuration, table)
         try:
-            error = await self._workers.prepare_table(table, TABLE_TIMEOUT_S)
+            error = await self._workers.prepare_table(table, _prepare_timeout_s(configuration))
         except OSError as fault:
             error = f"{shared.runtime_dir}: {fault.strerror}"
         if error:
@@ -152,17 +150,21 @@ class Publisher:
         self._workers.delete_old_tables()
         self._tell(TablePublished(number=compiled.table.number, reason=reason))
 
-    async def _retire(self, before: RoutingTable, after: RoutingTable) -> None:
-        """Let what is under way to servers that went finish, up to the drain's deadline."""
-        services = {service.name: service for service in self.configuration.services}
+    async def _retire(
+        self, before: RoutingTable, after: RoutingTable, configuration: Configuration
+    ) -> None:
+        """Let what is under way to servers that went finish, up to the drain's deadline.
+
+        `configuration` is the one of `before`: a service may have gone with its servers.
+        """
+        services = {service.name: service for service in configuration.services}
         names = {service.slot: service.name for service in before.services}
         for (slot, upstream), endpoints in gone(before, after).items():
-            service = services.get(names[slot])
-            deadline_s = service.drain.timeout_s if service is not None else TABLE_TIMEOUT_S
+            service = services[names[slot]]
             result = await self._workers.retire_servers(
-                slot, upstream, sorted(endpoints), deadline_s
+                slot, upstream, sorted(endpoints), service.drain.timeout_s
             )
-            if result.entries and service is not None:
+            if result.entries:
                 await self._on_cut(service.name, service.names[upstream], result.entries)
 
     def publish_soon(self, reason: str) -> None:
@@ -204,13 +206,14 @@ class Publisher:
                 self._configure(self.configuration)
                 self._watch(self.configuration, before)
                 return Reloaded(error=refusal)
-            changed = configuration != self.configuration
+            was = self.configuration
+            changed = configuration != was
             self.source, self.configuration = pinned, configuration
             if not same(compiled.table, before):
                 await self._commit(compiled, "reload")
             self._watch(configuration, self.table)
         self._changed()
-        task = asyncio.get_running_loop().create_task(self._retire(before, self.table))
+        task = asyncio.get_running_loop().create_task(self._retire(before, self.table, was))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         return Reloaded(
@@ -251,6 +254,11 @@ class Publisher:
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+
+
+def _prepare_timeout_s(configuration: Configuration) -> float:
+    """Of a table that is for all services: the longest that one of them allows."""
+    return max(service.switchover.prepare_timeout_s for service in configuration.services)
 
 
 def read_table(runtime_dir: Path, number: int) -> RoutingTable:
