@@ -5,11 +5,11 @@ A connection arrives, and a request with it:
 1. `worker`: the process; its loop, its listeners, the table in force, its end.
    `listener` accepts; `channel` is the line to control; `serving` is the table come alive.
 2. `downstream`: a client's connection finds a head and where its body ends.
-   `head` and `fields` read and rewrite it, `framing` says where the body ends; all of them
-   refuse what could be read in two ways.
+   `head`, with `target` and `fields`, reads and rewrites it, `framing` says where the body
+   ends; all of them refuse what could be read in two ways.
 3. `routing`: host and path to a service, its routing word to one of two upstreams.
    `hold`: a held service's requests wait here, bounded.
-4. `exchange`: the request is counted and belongs to that upstream until it ends.
+4. `exchange`: the request is counted (`account`) and is that upstream's until it ends.
    `balancer` chooses a server, `pool` has or makes a connection to it, and `retry` says
    whether a failed attempt is made again.
 5. `upstream`: a server's connection writes the request and finds the response.

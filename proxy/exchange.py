@@ -11,6 +11,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
 from turnout.proxy import replies
+from turnout.proxy.account import Account
 from turnout.proxy.balancer import pick_server
 from turnout.proxy.framing import BodyKind, Passing, Refused
 from turnout.proxy.head import RequestHead, ResponseHead, forward_interim, forward_response
@@ -18,39 +19,7 @@ from turnout.proxy.hold import share
 from turnout.proxy.response_head import closes
 from turnout.proxy.retry import Answer, Attempt, Failure, decide
 from turnout.proxy.routing import choose, tried_out
-from turnout.proxy.scoreboard import (
-    CODE_INDEX,
-    CUT_REASONS,
-    EPOCH_MASK,
-    HOLD_BIT,
-    INFLIGHT_WORDS,
-    METHOD_INDEX,
-    NO_UPSTREAM,
-    NOT_RETRIED_REASONS,
-    OTHER_METHOD,
-    PATH_BYTES,
-    RETRY_REASONS,
-    S_ABORTED,
-    S_ACCEPTED,
-    S_CUT,
-    S_NOT_RETRIED,
-    S_PROXY,
-    S_RETRIES,
-    U_ABORTED,
-    U_ANSWERED,
-    U_ATTEMPTS_FAILED,
-    U_CUT,
-    U_LATENCY,
-    U_LATENCY_SUM_US,
-    U_PICKED,
-    U_PROXY,
-    U_UNHEALTHY_PICKS,
-    ExchangeClass,
-    HealthWord,
-    latency_bucket,
-    pack_inflight,
-    proxy_code_index,
-)
+from turnout.proxy.scoreboard import EPOCH_MASK, HOLD_BIT, ExchangeClass, HealthWord
 from turnout.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -84,16 +53,13 @@ MOVES: Final = {
 }
 """Which state may follow which; anything else is a mistake of ours."""
 
-NO_SLOT: Final = -1
 
-
-class Exchange:
+class Exchange(Account):
     """A request under way. One a client connection; `begin` makes it new."""
 
     __slots__ = (
         # for the connection's life
         "down",
-        "worker",
         # for one exchange
         "attempt_number",
         "body_done",
@@ -102,10 +68,7 @@ class Exchange:
         "bytes_out",
         "connection",
         "epoch",
-        "head",
         "idempotent",
-        "inflight",
-        "kind",
         "passing",
         "reused",
         "server",
@@ -114,15 +77,12 @@ class Exchange:
         "request_head",
         "request_id",
         "retries",
-        "service",
-        "started_us",
         "stash",
         "stash_bytes",
         "state",
         "status",
         "tried",
         "unsent",
-        "upstream",
         "wanted",
     )  # fmt: skip
 
@@ -154,9 +114,10 @@ class Exchange:
     ) -> None:
         """Count the request as accepted and send it on its way.
 
-        `request_head` is what the server is to get; with `refusal` it gets nothing. Everything up to the picked upstream's
-        counter happens in this one callback: the old upstream of a flip is drained once every
-        worker has turned its loop and its counters say so.
+        `request_head` is what the server is to get; with `refusal` it gets nothing.
+        Everything up to the picked upstream's counter happens in this one callback: the old
+        upstream of a flip is drained once every worker has turned its loop and its counters
+        say so.
         """
         self.head = head
         self.request_head = request_head
@@ -181,29 +142,10 @@ class Exchange:
         self.idempotent = head.idempotent
         self.kind = ExchangeClass.PLAIN if self.body_done else ExchangeClass.UPLOAD
         self.wanted = -1
-        worker = self.worker
-        words = worker.words
-        slot = service.slot if service is not None else 0
-        free = worker.free_inflight
-        if free:
-            index = free.pop()
-            self.inflight = worker.inflight_base + index * INFLIGHT_WORDS
-            start = (self.inflight + 2) * 8
-            # Hot: a slice of octets, never decoded.
-            worker.octets[start : start + PATH_BYTES] = head.path[:PATH_BYTES].ljust(
-                PATH_BYTES, b"\0"
-            )
-            words[self.inflight + 1] = started_us
-            words[self.inflight] = pack_inflight(
-                slot, NO_UPSTREAM, self.kind, METHOD_INDEX.get(head.method, OTHER_METHOD)
-            )
-        else:
-            self.inflight = NO_SLOT
+        self.count_accepted()
         if service is None:
-            words[worker.serving.unmatched + S_ACCEPTED] += 1
             self.answer(replies.NO_SERVICE)
             return
-        words[service.base + S_ACCEPTED] += 1
         if refusal is not None:
             self.answer(refusal)
             return
@@ -230,28 +172,8 @@ class Exchange:
             return
         else:
             position, service.phase = choose(word, service.phase)
-        upstream = service.upstreams[position]
-        self.upstream = upstream
-        words = worker.words
-        words[upstream.base + U_PICKED] += 1
-        self._mark()
+        self.count_picked(service.upstreams[position])
         self._attempt()
-
-    def _mark(self) -> None:
-        """Say in the in-flight table what this exchange is now."""
-        if self.inflight != NO_SLOT:
-            service, upstream = self.service, self.upstream
-            self.worker.words[self.inflight] = pack_inflight(
-                service.slot if service is not None else 0,
-                upstream.position if upstream is not None else NO_UPSTREAM,
-                self.kind,
-                METHOD_INDEX.get(self.head.method, OTHER_METHOD),
-            )
-
-    def become(self, kind: ExchangeClass) -> None:
-        """The exchange turned out to be of another class (an event stream, a tunnel)."""
-        self.kind = kind
-        self._mark()
 
     def _hold(self) -> None:
         service = self.service
@@ -262,10 +184,12 @@ class Exchange:
             self.answer(replies.HOLD_FULL)
             return
         if self.state is not State.HELD:
+            limit_s = service.table.hold_timeout_s
+            if not limit_s:
+                self.answer(replies.HOLD_TIMEOUT)
+                return
             self.state = State.HELD
-            self.down.wait_until(
-                worker.now_s + service.table.hold_timeout_s if service.table.hold_timeout_s else 0.0
-            )
+            self.down.wait_until(worker.now_s + limit_s)
         service.held.add(self)
 
     @property
@@ -289,7 +213,7 @@ class Exchange:
         if len(servers) == 1:
             pool = servers[0]
             if worker.health[pool.health_slot] == HealthWord.UNHEALTHY:
-                worker.words[upstream.base + U_UNHEALTHY_PICKS] += 1
+                self.count_unhealthy_pick()
         elif not servers:
             self.answer(replies.NO_SERVER)
             return
@@ -302,7 +226,7 @@ class Exchange:
             )
             pool = servers[position]
             if unhealthy:
-                worker.words[upstream.base + U_UNHEALTHY_PICKS] += 1
+                self.count_unhealthy_pick()
         self.pool = pool
         self.server = pool.endpoint
         pool.in_flight += 1
@@ -370,8 +294,7 @@ class Exchange:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()
-        words = self.worker.words
-        words[upstream.base + U_ATTEMPTS_FAILED] += 1
+        self.count_attempt_failed()
         decision = decide(
             Attempt(
                 failure=failure,
@@ -386,13 +309,13 @@ class Exchange:
             attempts_max=service.table.retry_attempts,
             budget=service.budget,
             now_s=self.worker.now_s,
-            requests_total=words[service.base + S_ACCEPTED],
+            requests_total=self.requests_total(),
         )
         if isinstance(decision, Answer):
-            words[service.base + S_NOT_RETRIED + NOT_RETRIED_REASONS.index(decision.reason)] += 1
+            self.count_not_retried(decision.reason)
             self.answer(_FAILURE_REPLIES[failure])
             return
-        words[service.base + S_RETRIES + RETRY_REASONS.index(decision.reason)] += 1
+        self.count_retry(decision.reason)
         self.retries += 1
         if decision.elsewhere:
             self.tried.append(pool)
@@ -531,7 +454,8 @@ class Exchange:
                 via=worker.via,
             )
         )
-        tunnel = Tunnel(self, down, connection, worker.table.timeouts.tunnel_idle_s)
+        timeouts = worker.table.timeouts
+        tunnel = Tunnel(self, down, connection, timeouts.tunnel_idle_s, timeouts.half_closed_s)
         connection.tunnel = tunnel
         if data:
             tunnel.from_server(data)
@@ -544,16 +468,8 @@ class Exchange:
         self._end_answered()
 
     def _end_answered(self) -> None:
-        upstream = self.upstream
-        assert upstream is not None
-        words = self.worker.words
-        base = upstream.base
         now_us = monotonic_ns() // 1000
-        if self.kind <= ExchangeClass.UPLOAD:
-            duration_us = now_us - self.started_us
-            words[base + U_LATENCY + latency_bucket(duration_us)] += 1
-            words[base + U_LATENCY_SUM_US] += duration_us
-        words[base + U_ANSWERED + CODE_INDEX[self.status]] += 1
+        self.count_answered(self.status, now_us)
         self._end("answered_by_upstream", now_us)
 
     # ------------------------------------------------------------ other ends
@@ -620,7 +536,7 @@ class Exchange:
             assert self.pool is not None
             if self.body_done:
                 self.pool.trouble("no answer in time")
-                self._not_retried("timed_out")
+                self.count_not_retried("timed_out")
                 self._drop_server("")
                 self.answer(replies.FIRST_BYTE_TIMEOUT)
             elif self.down.paused:
@@ -632,11 +548,6 @@ class Exchange:
                 self.answer(replies.BODY_TIMEOUT)
         else:
             self.cut("timeout")
-
-    def _not_retried(self, reason: str) -> None:
-        assert self.service is not None
-        index = self.service.base + S_NOT_RETRIED + NOT_RETRIED_REASONS.index(reason)
-        self.worker.words[index] += 1
 
     def _drop_server(self, trouble: str) -> None:
         """End the attempt under way; its connection cannot be used again."""
@@ -650,14 +561,7 @@ class Exchange:
         """Answer the client ourselves. Only before a response's head has been passed on."""
         self._drop_server("")
         self.status = reply.status
-        words = self.worker.words
-        index = proxy_code_index(reply.status)
-        if self.upstream is not None:
-            words[self.upstream.base + U_PROXY + index] += 1
-        elif self.service is not None:
-            words[self.service.base + S_PROXY + index] += 1
-        else:
-            words[self.worker.serving.unmatched + S_PROXY + index] += 1
+        self.count_answered_by_proxy(reply.status)
         self.bytes_out = self.down.reply(
             reply, self.head, self.request_id, close=not self.body_done
         )
@@ -669,19 +573,12 @@ class Exchange:
         Also for what a drain's deadline ends before an answer began: that gets a 503 first,
         as an answer is still possible, and counts as cut all the same.
         """
-        entry = self._entry(reason)
+        entry = self.as_cut(reason)
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()
         self.leave_queues()
-        words = self.worker.words
-        index = CUT_REASONS.index(reason)
-        if self.upstream is not None:
-            words[self.upstream.base + U_CUT + index] += 1
-        elif self.service is not None:
-            words[self.service.base + S_CUT + index] += 1
-        else:
-            words[self.worker.serving.unmatched + S_CUT + index] += 1
+        self.count_cut(reason)
         down = self.down
         if self.state in (State.ANSWERING, State.TUNNEL):
             down.break_off(reset=self.breaks_by_reset)
@@ -691,15 +588,6 @@ class Exchange:
         self._end("cut", monotonic_ns() // 1000)
         return entry
 
-    def _entry(self, reason: str) -> dict[str, object]:
-        return {
-            "method": self.head.method.decode("ascii", "replace"),
-            "path": self.head.path[:PATH_BYTES].decode("utf-8", "replace"),
-            "age_seconds": round((monotonic_ns() // 1000 - self.started_us) / 1e6, 3),
-            "class": self.kind.name.lower(),
-            "reason": reason,
-        }
-
     def client_gone(self) -> None:
         """The client has gone: its server is left in peace."""
         self.leave_queues()
@@ -707,13 +595,7 @@ class Exchange:
             self.tunnel_closed()
             return
         self._drop_server("")
-        words = self.worker.words
-        if self.upstream is not None:
-            words[self.upstream.base + U_ABORTED] += 1
-        elif self.service is not None:
-            words[self.service.base + S_ABORTED] += 1
-        else:
-            words[self.worker.serving.unmatched + S_ABORTED] += 1
+        self.count_aborted()
         self._end("client_aborted", monotonic_ns() // 1000)
 
     def _end(self, outcome: str, now_us: int) -> None:
@@ -722,9 +604,7 @@ class Exchange:
         pool = self.pool
         if pool is not None:
             pool.in_flight -= 1
-        if self.inflight != NO_SLOT:
-            worker.words[self.inflight] = 0
-            worker.free_inflight.append((self.inflight - worker.inflight_base) // INFLIGHT_WORDS)
+        self.release()
         self.state = State.ENDED
         self.stash = []
         self.unsent = []

@@ -13,18 +13,32 @@ class Tunnel:
 
     Each direction ends by itself: an end of file is passed on as one, and the tunnel is
     closed when both have ended, when either connection is lost, or when nothing has moved for
-    `idle_s` seconds.
+    `idle_s` seconds; for `half_closed_s` once one of them has ended.
     """
 
-    __slots__ = ("_client_ended", "_down", "_exchange", "_idle_s", "_server_ended", "_up")
+    __slots__ = (
+        "_client_ended",
+        "_down",
+        "_exchange",
+        "_half_closed_s",
+        "_idle_s",
+        "_server_ended",
+        "_up",
+    )
 
     def __init__(
-        self, exchange: "Exchange", down: "Downstream", up: "UpstreamConnection", idle_s: float
+        self,
+        exchange: "Exchange",
+        down: "Downstream",
+        up: "UpstreamConnection",
+        idle_s: float,
+        half_closed_s: float,
     ) -> None:
         self._exchange = exchange
         self._down = down
         self._up = up
         self._idle_s = idle_s
+        self._half_closed_s = half_closed_s
         self._client_ended = False
         self._server_ended = False
         self._moved()
@@ -49,6 +63,8 @@ class Tunnel:
         if self._server_ended:
             self._exchange.tunnel_closed()
             return False
+        self._idle_s = self._half_closed_s
+        self._moved()
         self._up.transport.write_eof()
         return True
 
@@ -58,6 +74,8 @@ class Tunnel:
         if self._client_ended:
             self._exchange.tunnel_closed()
             return False
+        self._idle_s = self._half_closed_s
+        self._moved()
         self._down.write_eof()
         return True
 
