@@ -156,13 +156,6 @@ class Passive:
 
 
 @dataclass(frozen=True, slots=True)
-class LogDropped:
-    """Worker to control: access log lines that had to be dropped while control was away."""
-
-    lines: int
-
-
-@dataclass(frozen=True, slots=True)
 class ApplyPlan:
     """Control to supervisor: use this plan's binds and workers from now on."""
 
@@ -220,7 +213,7 @@ class Died:
 
 Message = (
     Hello | Prepare | Prepared | Poke | Cut | CloseIdle | RetireServers | Done | Passive
-    | LogDropped | ApplyPlan | ReplaceWorker | Upgrade | Answer | Sockets | Died
+    | ApplyPlan | ReplaceWorker | Upgrade | Answer | Sockets | Died
 )  # fmt: skip
 _TYPES: Final[Mapping[str, type[Any]]] = {kind.__name__: kind for kind in Message.__args__}
 
