@@ -76,6 +76,7 @@ check: $(DEV)  ## lint, format, types, architecture, unit tests
 
 docs: $(RUNTIME)  ## write the generated reference pages anew
 	$(BIN)/python -m turnout.config.reference
+	$(BIN)/python -m turnout.control.reference
 
 lock:  ## choose versions anew (needs uv) and write the locks
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv"; exit 1; }

@@ -54,6 +54,7 @@ class ApiBench:
     """A served API and what stands behind it."""
 
     bench: Bench
+    context: ApiContext
     prober: Health
     shared: SharedState
     streams: Streams
@@ -129,7 +130,7 @@ async def served(
             tell=lambda what, remedy: made[0].problems.append(f"{what}: {remedy}"),
         )
         async with TestClient(TestServer(make_app(context, streams))) as http:
-            made.append(ApiBench(bench, prober, shared, streams, http))
+            made.append(ApiBench(bench, context, prober, shared, streams, http))
             yield made[0]
     shared.close()
 
