@@ -7,6 +7,7 @@ derived anew from the value, and each may be carried out again.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,6 +36,8 @@ from turnout.control.words import Words, whole
 RETRY_S: Final = 1.0
 ATTEMPTS_MAX: Final = 30
 """So often a command that raises is tried again, each after RETRY_S, before it is given up."""
+WATCH_TICKS: Final = 5
+"""The watch adds counters of all workers up: it looks less often than what waits."""
 _WATCHED: Final = frozenset({State.SHIFTING, State.PAUSED, State.DRAINING})
 
 
@@ -84,6 +87,8 @@ class Carrier:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._activity is not None:
+            await asyncio.wait({self._activity})
         async with self._lock:  # what is just being stored is stored whole
             pass
 
@@ -305,15 +310,17 @@ class Carrier:
             decisions.append(decision)
             return decision.service
 
+        async def record(row: ServiceRow) -> None:
+            in_flight = world.workers.in_flight_by_class(self._slot, lost)
+            if not decisions[0].again:
+                world.journal.told(note(row))
+                await world.store(Database.keep_in_flight, value.id, in_flight)
+
         lost = self._loses(second_weight)
         try:
-            row = await world.words.publish(decide)
+            await world.words.publish(decide, record)
         except StaleRevision:
             return  # the value has moved on, and this activity is being ended
-        in_flight = world.workers.in_flight_by_class(self._slot, lost)
-        if not decisions[0].again:
-            world.journal.told(note(row))
-            await world.store(Database.keep_in_flight, value.id, in_flight)
 
     def _loses(self, second_weight: int) -> int:
         """Which upstream (0, 1) has its weight taken by this one."""
@@ -364,7 +371,10 @@ class Carrier:
         """Look at the target for as long as it carries weight that could be taken back."""
         window: Window | None = None
         while not self.value.final:
-            await asyncio.sleep(self._world.tick_s)
+            # Not wait_for: in Python 3.11 it may swallow the cancellation that ends this task.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_TICKS * self._world.tick_s):
+                    await self._changed.wait()
             value = self.value
             if not (value.moved and value.state in _WATCHED):
                 window = None

@@ -160,6 +160,10 @@ class Database(Ledger):
             if running is not None:
                 raise UnderWay(new.service, running.id)
             self.require_revision(new.service, service_revision)
+            service = self._known(new.service)
+            if service.second_weight != new.weights_before:
+                # Another began and ended since the caller read it.
+                raise StaleRevision(f"service {new.service}", new.revision, service.revision)
             stored = replace(new, id=self._next_id(at), revision=self._next("revision"))
             self._run(
                 "INSERT INTO switchovers VALUES (?, ?, ?, ?, ?, ?, ?, '{}', NULL, ?)",

@@ -32,17 +32,27 @@ class Words:
         self._workers = workers
         self._lock = asyncio.Lock()
 
-    async def publish(self, decide: Callable[[], Awaitable[ServiceRow]]) -> ServiceRow:
-        """Decide (a transaction that returns the service's row), then store the word of it."""
-        return await whole(self._publish(decide))
+    async def publish(
+        self,
+        decide: Callable[[], Awaitable[ServiceRow]],
+        record: Callable[[ServiceRow], Awaitable[None]] | None = None,
+    ) -> ServiceRow:
+        """Decide (a transaction that returns the service's row), store the word, record it."""
+        return await whole(self._publish(decide, record))
 
     async def close(self) -> None:
         """Wait until what is being published is published."""
         async with self._lock:
             pass
 
-    async def _publish(self, decide: Callable[[], Awaitable[ServiceRow]]) -> ServiceRow:
+    async def _publish(
+        self,
+        decide: Callable[[], Awaitable[ServiceRow]],
+        record: Callable[[ServiceRow], Awaitable[None]] | None,
+    ) -> ServiceRow:
         async with self._lock:
             row = await decide()
             self._workers.set_word(row.slot, row.held, row.second_weight, row.epoch)
+            if record is not None:
+                await record(row)
         return row
