@@ -1,0 +1,18 @@
+"""Real traffic by locust while it is switched, and three ledgers held against each other.
+
+    python -m loadtests [--seconds 30] [--users 20] [--workers 2] [--seed N] [--json]
+
+What the clients sent and got, what the upstreams received, and what the proxy counted must say
+the same of every single request. The files, in reading order:
+
+    runner.py      one run, from the start of the processes to the verdict
+    stage.py       the processes: upstreams, the product, locust; each ended by its own id
+    schedule.py    pure: a seed -> what is switched, in which order
+    driver.py      carries the schedule out through the control API
+    locustfile.py  the clients, in locust's process (the only one that gevent has patched)
+    upstream.py    a server that writes down what it gets, in a process of its own
+    bodies.py      pure: what is in the bodies of requests and answers
+    ledgers.py     pure: the lines of the ledgers, and what the proxy says
+    checker.py     pure: the ledgers -> what is wrong, request by request
+    view.py        progress while it runs, the table at the end
+"""

@@ -1,0 +1,71 @@
+"""`python -m loadtests`: exit 0 when every request is accounted for, 1 when not, 130 on Ctrl-C."""
+
+import asyncio
+import json
+import random
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from loadtests import view
+from loadtests.checker import Finding
+from loadtests.ledgers import Ledgers
+from loadtests.runner import Options, StageError, run
+from turnout.config.units import parse_duration
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+async def _interruptible(options: Options, console: Console) -> tuple[Ledgers, list[Finding]]:
+    """Run; SIGINT and SIGTERM end it as if it had been cancelled, so that all is cleared away."""
+    task = asyncio.ensure_future(run(options, console))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
+
+
+def main(
+    seconds: Annotated[float, typer.Option(help="So long it is switched.", min=1, max=3600)] = 15,
+    users: Annotated[int, typer.Option(help="Clients at once.", min=1, max=1000)] = 20,
+    workers: Annotated[int, typer.Option(help="Of the product.", min=1, max=64)] = 2,
+    servers: Annotated[int, typer.Option(help="Of each upstream.", min=1, max=8)] = 2,
+    switch_every: Annotated[str, typer.Option(help="From one change to the next.")] = "500ms",
+    seed: Annotated[int | None, typer.Option(help="Of the schedule; else by chance.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="A directory for ledgers and logs.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Real traffic while it is switched; fails on one lost, doubled or misrouted request."""
+    try:
+        every_s = parse_duration(switch_every)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--switch-every") from None
+    seed = random.randrange(1 << 32) if seed is None else seed
+    options = Options(seconds, users, workers, servers, every_s, seed, keep)
+    console = Console(stderr=as_json)
+    console.print(
+        f"{users} users, {workers} workers, 2 upstreams with {servers} servers each; "
+        f"{seconds:g} s, a change every {every_s:g} s, seed {seed}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    try:
+        ledgers, findings = asyncio.run(_interruptible(options, console))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        console.print("interrupted: nothing is proved", style="red")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except StageError as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(EXIT_FAILED) from None
+    view.show(console, ledgers, findings, seed)
+    if as_json:
+        print(json.dumps(view.summary(ledgers, findings, seed), indent=1))
+    raise typer.Exit(EXIT_FAILED if findings else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,261 @@
+"""The processes of a run: upstreams, the product as `turnout run -c` starts it, and locust.
+
+Each is started in a session of its own, so that a terminal's Ctrl-C reaches the runner alone,
+and is ended by its own id, whatever happens.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from loadtests.ledgers import UPSTREAMS
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SERVICE: Final = "shop"
+START_LIMIT_S: Final = 20.0
+STOP_LIMIT_S: Final = 40.0
+LOG_TAIL: Final = 4000
+MISTAKES: Final = ("Traceback (most recent call last)", "unexpected_error", "control.problem")
+"""What the product says only when something is wrong in itself."""
+
+
+class StageError(Exception):
+    """A process that did not start, or did not do as it should; the text says which."""
+
+
+class Stage:
+    """The upstreams and the product between them and whoever comes."""
+
+    def __init__(self, directory: Path, *, workers: int, servers: int) -> None:
+        self.directory = directory
+        self.workers = workers
+        self.servers_each = servers
+        self.url = ""
+        self.client_ledger = directory / "clients.jsonl"
+        self.locust_log = directory / "locust.log"
+        self.product_log = directory / "turnout.log"
+        self.config = directory / "turnout.yaml"
+        self.api = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(directory / "control.sock")),
+            base_url="http://control",
+            timeout=90.0,
+        )
+        self._addresses: dict[str, list[str]] = {name: [] for name in UPSTREAMS}
+        self._upstreams: dict[str, Process] = {}
+        self._product: Process | None = None
+        self._locust: Process | None = None
+        self.faults: list[str] = []
+        """What was wrong with a process."""
+
+    @property
+    def upstream_ledgers(self) -> list[Path]:
+        return [self.directory / f"{name}.jsonl" for name in self._upstreams]
+
+    # ------------------------------------------------------------ start
+
+    async def start(self) -> None:
+        """Upstreams and product, until the product serves and holds both upstreams healthy."""
+        names = [
+            f"{name}-{number + 1}" for number in range(self.servers_each) for name in UPSTREAMS
+        ]
+        await asyncio.gather(*map(self._start_upstream, names))
+        self.write_config()
+        with self.product_log.open("wb") as log:
+            self._product = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "turnout", "run", "-c", str(self.config),
+                cwd=self.directory, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        await self._ready()
+        listening = json.loads((self.directory / "run" / "listening.json").read_bytes())
+        self.url = f"http://{listening['listeners']['127.0.0.1:0']}"
+
+    async def _start_upstream(self, server: str) -> None:
+        upstream = server.partition("-")[0]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "loadtests.upstream", "--upstream", upstream, "--name", server,
+            "--ledger", str(self.directory / f"{server}.jsonl"),
+            cwd=ROOT, stdin=PIPE, stdout=PIPE, start_new_session=True,
+        )  # fmt: skip
+        self._upstreams[server] = process
+        assert process.stdout is not None
+        address = (await process.stdout.readline()).decode().strip()
+        if not address:
+            raise StageError(f"upstream {server} did not start")
+        self._addresses[upstream].append(address)
+
+    def write_config(self, idle_timeout_s: int = 30) -> None:
+        """The configuration; another `idle_timeout_s` is what a reload finds changed."""
+        configuration = {
+            "workers": self.workers,
+            "runtime_dir": str(self.directory / "run"),
+            "listeners": [{"bind": "127.0.0.1:0"}],
+            "control": {"bind": f"unix:{self.directory}/control.sock"},
+            "state": {"path": str(self.directory / "turnout.db")},
+            "log": {"access": "off"},
+            "limits": {"services": 8},
+            "pool": {"idle_timeout": f"{idle_timeout_s}s"},
+            "services": {
+                SERVICE: {
+                    "upstreams": {
+                        name: {"servers": sorted(servers)} for name, servers in self._addresses.items()
+                    },
+                    # Patient: the machine is busy with the load, and the upstreams are well.
+                    "health": {
+                        "path": "/healthz", "interval": "500ms", "timeout": "10s", "rise": 1, "fall": 3,
+                    },
+                    "drain": {"timeout": "30s", "tunnels": "30s"},
+                    "hold": {"requests": 1000, "timeout": "30s"},
+                    "switchover": {
+                        "strategies": {"stepped": {"steps": [5, 25, 60, 100], "pause": "250ms"}}
+                    },
+                }
+            },
+        }  # fmt: skip
+        self.config.write_text(json.dumps(configuration, indent=1))
+
+    async def _ready(self) -> None:
+        assert self._product is not None
+        limit_s = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < limit_s:
+            if self._product.returncode is not None:
+                break
+            with contextlib.suppress(httpx.TransportError):
+                answer = await self.api.get(f"/v1/services/{SERVICE}")
+                ready = await self.api.get("/readyz")
+                if answer.is_success and ready.is_success:
+                    upstreams: dict[str, Any] = answer.json()["upstreams"]
+                    if all(upstream["healthy"] for upstream in upstreams.values()):
+                        return
+            await asyncio.sleep(0.05)
+        raise StageError(f"turnout did not become ready:\n{tail(self.product_log)}")
+
+    # ------------------------------------------------------------ the load
+
+    async def start_load(self, users: int) -> None:
+        """Start locust; returns when its first request has ended."""
+        self.client_ledger.touch()
+        environment = {
+            **os.environ, "PYTHONPATH": str(ROOT), "LOADTESTS_LEDGER": str(self.client_ledger),
+        }  # fmt: skip
+        with self.locust_log.open("wb") as log:
+            self._locust = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"),
+                "--headless", "--only-summary", "--users", str(users), "--spawn-rate", str(users),
+                "--stop-timeout", "30", "--host", self.url,
+                cwd=self.directory, env=environment,
+                stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        limit_s = time.monotonic() + START_LIMIT_S
+        while b'"Got"' not in self.client_ledger.read_bytes():
+            if self._locust.returncode is not None or time.monotonic() > limit_s:
+                raise StageError(f"locust did not start:\n{tail(self.locust_log)}")
+            await asyncio.sleep(0.05)
+
+    async def stop_load(self) -> None:
+        """Let each user finish what it has under way, and wait for locust's end."""
+        locust = self._locust
+        if locust is None:
+            return
+        if locust.returncode is not None:
+            self.faults.append(f"locust ended by itself:\n{tail(self.locust_log)}")
+            return
+        locust.terminate()
+        try:
+            async with asyncio.timeout(STOP_LIMIT_S):
+                status = await locust.wait()
+        except TimeoutError:
+            self.faults.append(f"locust did not end:\n{tail(self.locust_log)}")
+            return
+        # 1 is locust's word for requests that failed: the ledgers name those.
+        said = self.locust_log.read_text(errors="replace")
+        if status not in (0, 1) or "Traceback" in said:
+            self.faults.append(f"locust exited with {status}:\n{tail(self.locust_log)}")
+
+    # ------------------------------------------------------------ end
+
+    async def stop(self) -> None:
+        """End all of them, the product as SIGTERM ends it."""
+        await self.api.aclose()
+        if self._locust is not None:
+            await _kill(self._locust)
+        if self._product is not None:
+            await self._stop_product(self._product)
+        for server, process in self._upstreams.items():
+            assert process.stdin is not None
+            process.stdin.close()
+            if await _ended(process, 5.0) != 0:
+                self.faults.append(f"upstream {server} exited with {process.returncode}")
+            await _kill(process)
+
+    async def _stop_product(self, product: Process) -> None:
+        if product.returncode is not None:
+            self.faults.append(f"turnout ended by itself with {product.returncode}")
+        else:
+            product.terminate()
+            status = await _ended(product, STOP_LIMIT_S)
+            if status != 0:
+                self.faults.append(f"turnout ended with {status} at SIGTERM")
+            await self._kill_product(product)
+        text = self.product_log.read_text(errors="replace")
+        for mistake in MISTAKES:
+            if mistake in text:
+                place = text.index(mistake)
+                self.faults.append(f"turnout said: {text[max(0, place - 200) : place + 1500]}")
+
+    async def _kill_product(self, product: Process) -> None:
+        """Its children are in sessions of their own, and survive it if it is killed."""
+        if product.returncode is not None:
+            return
+        await _kill(product)
+        mark = os.fsencode(self.directory)
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                if mark in (entry / "cmdline").read_bytes() and int(entry.name) != os.getpid():
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def staged(*, workers: int, servers: int) -> AsyncIterator[Stage]:
+    """A stage in a directory of its own, started; ended and removed when left."""
+    memory = Path("/dev/shm")
+    # Shared memory belongs on a tmpfs, and a Unix socket's path has 107 bytes.
+    base = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="turnout-load-", dir=base) as name:
+        stage = Stage(Path(name), workers=workers, servers=servers)
+        try:
+            await stage.start()
+            yield stage
+        finally:
+            await stage.stop()
+
+
+def tail(log: Path) -> str:
+    """The end of what a process said."""
+    return log.read_text(errors="replace")[-LOG_TAIL:]
+
+
+async def _ended(process: Process, limit_s: float) -> int | None:
+    """Its exit status; None: it has not ended in time."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await process.wait()
+    except TimeoutError:
+        return None
+
+
+async def _kill(process: Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,207 @@
+"""A server that writes down what it gets and what it answers: `python -m loadtests.upstream`.
+
+Each request's id is written when its head has been read (`Arrived`), and again with the digests
+of both bodies when it is done with (`Served`). The path says what is answered:
+
+    /page?size=N&delay=S    N bytes that are this request's and this server's alone
+    /events?count=N&gap=S   an event stream; 0 events are without end
+    /echo                   a WebSocket that answers each message with its own
+    /healthz                200, and nothing is written down
+"""
+
+import argparse
+import asyncio
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl
+
+import uvloop
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from loadtests.bodies import Digest, event, page, reply
+from loadtests.ledgers import ID_FIELD, UPSTREAM_FIELD, Arrived, Line, Served, encode
+
+HEAD_BYTES_MAX: Final = 65536
+SIZE_MAX: Final = 8 << 20
+
+
+class Gone(Exception):
+    """The peer closed amid a request."""
+
+
+class Server:
+    """One server of an upstream."""
+
+    def __init__(self, upstream: str, name: str, ledger: int) -> None:
+        self.upstream = upstream
+        self.name = name
+        self._ledger = ledger
+
+    def write(self, line: Line) -> None:
+        os.write(self._ledger, encode(line))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        link = writer.get_extra_info("socket")
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            while await Exchange(self, reader, writer).run():
+                pass
+        except (Gone, ConnectionError, asyncio.IncompleteReadError):
+            pass  # between two requests; amid one it has been written down
+        finally:
+            writer.close()
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(
+        self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._server = server
+        self._reader = reader
+        self._writer = writer
+        self._received = Digest()
+        self._sent = Digest()
+        self.id = ""
+
+    async def run(self) -> bool:
+        """Read and answer; whether the connection goes on."""
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        line, *lines = head[:-4].decode("latin-1").split("\r\n")
+        method, target, _ = line.split(" ")
+        fields = {
+            name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)
+        }
+        path, _, query = target.partition("?")
+        if path == "/healthz":
+            await self._send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            return True
+        server = self._server
+        self.id = fields.get(ID_FIELD.lower(), "")
+        server.write(Arrived(self.id, server.upstream, server.name, time.monotonic()))
+        whole = False
+        try:
+            await self._read_body(fields)
+            asked = dict(parse_qsl(query))
+            if "upgrade" in fields:
+                await self._echo(head)
+            elif path == "/events":
+                await self._events(int(asked["count"]), float(asked["gap"]))
+            else:
+                await self._page(method, int(asked["size"]), float(asked["delay"]))
+            whole = True
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise Gone from error
+        finally:
+            received, sent = self._received.hexdigest(), self._sent.hexdigest()
+            server.write(Served(self.id, server.upstream, server.name, received, sent, whole))
+        return "upgrade" not in fields
+
+    async def _send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def _read_body(self, fields: dict[str, str]) -> None:
+        if fields.get("transfer-encoding") == "chunked":
+            while size := int(await self._reader.readuntil(b"\r\n"), 16):
+                self._received.update(await self._reader.readexactly(size))
+                await self._reader.readexactly(2)
+            await self._reader.readexactly(2)
+        elif length := int(fields.get("content-length", "0")):
+            if length > SIZE_MAX:
+                raise Gone
+            self._received.update(await self._reader.readexactly(length))
+
+    def _head(self, status: str, *fields: str) -> bytes:
+        mine = (f"{ID_FIELD}: {self.id}", f"{UPSTREAM_FIELD}: {self._server.upstream}")
+        return "\r\n".join((f"HTTP/1.1 {status}", *mine, *fields, "", "")).encode()
+
+    async def _page(self, method: str, size: int, delay_s: float) -> None:
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        body = page(self._server.name, self.id, min(size, SIZE_MAX))
+        head = self._head("200 OK", f"Content-Length: {len(body)}")
+        if method == "HEAD":
+            body = b""
+        self._sent.update(body)
+        await self._send(head + body)
+
+    async def _events(self, count: int, gap_s: float) -> None:
+        await self._send(
+            self._head("200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
+        )
+        gone = asyncio.ensure_future(self._reader.read(1))
+        try:
+            number = 0
+            while not count or number < count:
+                data = event(self._server.upstream, self.id, number)
+                self._sent.update(data)
+                await self._send(b"%x\r\n%b\r\n" % (len(data), data))
+                number += 1
+                if (await asyncio.wait((gone,), timeout=gap_s))[0]:
+                    raise Gone
+        finally:
+            gone.cancel()
+            # Only then may the connection's next request be read.
+            await asyncio.wait((gone,))
+        await self._send(b"0\r\n\r\n")
+
+    async def _echo(self, head: bytes) -> None:
+        """Answer messages until the client says goodbye."""
+        protocol = ServerProtocol(max_size=SIZE_MAX)
+        protocol.receive_data(head)
+        (request,) = protocol.events_received()
+        assert isinstance(request, Request)
+        answer = protocol.accept(request)
+        answer.headers[ID_FIELD] = self.id
+        answer.headers[UPSTREAM_FIELD] = self._server.upstream
+        protocol.send_response(answer)
+        number = 0
+        while True:
+            for data in protocol.data_to_send():
+                if data:
+                    await self._send(data)
+            if protocol.close_expected():
+                break
+            received = await self._reader.read(65536)
+            if not received:
+                raise Gone
+            protocol.receive_data(received)
+            for frame in protocol.events_received():
+                assert isinstance(frame, Frame)
+                if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+                    self._received.update(frame.data)
+                    answer_data = reply(self._server.upstream, self.id, number, bytes(frame.data))
+                    self._sent.update(answer_data)
+                    protocol.send_binary(answer_data)
+                    number += 1
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.upstream")
+    parser.add_argument("--upstream", required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--ledger", type=Path, required=True)
+    given = parser.parse_args()
+    ledger = os.open(given.ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    server = Server(given.upstream, given.name, ledger)
+    listener = await asyncio.start_server(
+        server.serve, "127.0.0.1", 0, backlog=1024, limit=HEAD_BYTES_MAX
+    )
+    print("{}:{}".format(*listener.sockets[0].getsockname()), flush=True)
+    # Ends with whoever started it, however that ended.
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(0, lambda: None if os.read(0, 4096) else ended.set())
+    await ended.wait()
+    listener.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
