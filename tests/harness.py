@@ -63,6 +63,7 @@ def settings(
         "workers": workers,
         "listeners": [{"bind": "127.0.0.1:0"}],
         "log": {"access": "off"},
+        "timeouts": {"shutdown": "2s"},
         "limits": {"services": 8, "in_flight_named": 1024},
         "services": {
             SERVICE: {
@@ -482,6 +483,22 @@ class Api:
                 return found
             assert time.monotonic() < deadline_s, f"after {limit_s} s: {found}"
             await asyncio.sleep(0.02)
+
+    async def settled(self, limit_s: float = 20.0) -> dict[str, Any]:
+        """Wait until no switchover of the service is under way."""
+        deadline_s = time.monotonic() + limit_s
+        while (found := await self.service())["switchover"] is not None:
+            assert time.monotonic() < deadline_s, f"after {limit_s} s: {found}"
+            await asyncio.sleep(0.01)
+        return found
+
+    async def state(self, id: str, wanted: str, limit_s: float = 10.0) -> dict[str, Any]:
+        """Wait until a switchover is in this state."""
+        deadline_s = time.monotonic() + limit_s
+        while (found := await self.switchover(id))["state"] != wanted:
+            assert time.monotonic() < deadline_s, f"not {wanted} after {limit_s} s: {found}"
+            await asyncio.sleep(0.01)
+        return found
 
     async def metrics(self) -> "Metrics":
         return Metrics((await self.http.get("/metrics")).text)

@@ -88,7 +88,7 @@ async def test_everything_under_way_ends_where_it_began(workers: int) -> None:
         # Old and new side by side, and nobody says that it is over.
         for _ in range(20):
             (await at.get("/new")).must_be(200, "green")
-        assert (await at.product.api.switchover(id))["state"] == "draining"
+        await at.product.api.state(id, "draining")
         in_flight = (await at.product.api.service())["upstreams"]["blue"]["in_flight"]
         assert in_flight == 4
         # A frame both ways through the tunnel, and the upload goes on.
