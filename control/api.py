@@ -10,19 +10,16 @@ import importlib.metadata
 import json
 import logging
 import secrets
-import socket
-import struct
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
 
 from turnout.config.model import Configuration, Service
 from turnout.control import access, api_models, event_stream, exposition, openapi, views
 from turnout.control.access import Caller
+from turnout.control.calls import Call, json_answer, page_answer, parsed_body
 from turnout.control.executor import Executor
 from turnout.control.health import UpstreamHealth
 from turnout.control.idempotency import Idempotency
@@ -36,14 +33,11 @@ from turnout.control.store import Author, Database, ServiceRow, Store, StoreUnus
 from turnout.control.switchover import Switchover
 from turnout.proxy.scoreboard import WorkerState
 
-B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
 
 log = logging.getLogger("turnout.control.api")
 
-PAGE: Final = Path(__file__).with_name("page.html")
 CALLER: Final = web.RequestKey("caller", Caller)
-_CREDENTIALS: Final = struct.Struct("3i")
 
 
 class Health(Protocol):
@@ -75,7 +69,7 @@ class ApiContext:
 def make_app(context: ApiContext, streams: event_stream.Streams | None = None) -> web.Application:
     """The API, ready to be run by an `aiohttp.web.AppRunner`."""
     api = Api(context, streams or event_stream.Streams())
-    # Bodies are read by `_body`, under a limit that a reload may change.
+    # Bodies are read by `_read`, under a limit that a reload may change.
     app = web.Application(middlewares=[api.guard], client_max_size=0)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, api.handler(route))
@@ -91,52 +85,6 @@ def version() -> str:
         return importlib.metadata.version("turnout")
     except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
         return "0+unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call: its request, who made it, and its body if the route has one."""
-
-    request: web.Request
-    caller: Caller
-    body: BaseModel | None = None
-
-    def path(self, name: str) -> str:
-        return self.request.match_info[name]
-
-    def asked(self, kind: type[B]) -> B:
-        assert isinstance(self.body, kind)
-        return self.body
-
-    @property
-    def author(self) -> Author:
-        reason = self.body.reason if isinstance(self.body, api_models.ReasonBody) else ""
-        return Author(self.caller.name, _peer(self.request), reason)
-
-    @property
-    def revision(self) -> int | None:
-        """That of If-Match; None when there is none. Raises Problem(400)."""
-        given = self.request.headers.get("If-Match")
-        if given is None or given.strip() == "*":
-            return None
-        text = given.strip().removeprefix("W/").strip('"')
-        if not (text.isascii() and text.isdigit() and len(text) <= 18):
-            raise Problem("malformed-header", f'If-Match is {given}; write a revision: "17"')
-        return int(text)
-
-    def flag(self, name: str) -> bool:
-        """Raises Problem(400)."""
-        given = self.request.query.get(name, "false").lower()
-        if given not in ("true", "false", "1", "0", ""):
-            raise Problem("malformed-query", f"{name} is {given!r}; expected true or false")
-        return given in ("true", "1", "")
-
-    def number(self, name: str, default: int, most: int) -> int:
-        """Raises Problem(400)."""
-        given = self.request.query.get(name, str(default))
-        if not (given.isascii() and given.isdigit() and len(given) <= 18 and int(given) <= most):
-            raise Problem("malformed-query", f"{name} is {given!r}; expected 0 to {most}")
-        return int(given)
 
 
 class Api:
@@ -177,6 +125,7 @@ class Api:
         if not response.prepared:
             response.headers.setdefault("Cache-Control", "no-store")
             response.headers["X-Content-Type-Options"] = "nosniff"
+            response.headers["Server"] = "turnout"
         return response
 
     async def _guarded(
@@ -194,7 +143,7 @@ class Api:
         """A browser without a token gets the page that asks for it, with the same status."""
         wants_page = "text/html" in request.headers.get("Accept", "")
         if problem.status == 401 and request.path == "/" and wants_page:
-            response = _page(401)
+            response = page_answer(401)
             response.headers.update(problem.headers)
             return response
         return problem.response()
@@ -224,7 +173,7 @@ class Api:
             content = await self._read(request)
 
             async def work() -> web.Response:
-                body = None if route.body is None else _body(route, content)
+                body = None if route.body is None else parsed_body(route, content)
                 try:
                     answer = await operation(Call(request, caller, body))
                 except Refusal as refusal:
@@ -298,7 +247,7 @@ class Api:
 
     async def services(self, call: Call) -> web.Response:
         names = [service.name for service in self._context.configuration().services]
-        return _json({"items": [await self._service_document(name) for name in names]})
+        return json_answer({"items": [await self._service_document(name) for name in names]})
 
     async def service(self, call: Call) -> web.Response:
         return await self._service_now(call.path("service"))
@@ -364,7 +313,7 @@ class Api:
 
     async def _service_now(self, name: str) -> web.Response:
         document = await self._service_document(name)
-        return _json(document, revision=document["revision"])
+        return json_answer(document, revision=document["revision"])
 
     async def _service_document(self, name: str) -> dict[str, Any]:
         found = await self._context.executor.service(name)
@@ -393,7 +342,7 @@ class Api:
             call.request.query.get("before", ""),
         )
         configured = self._configured(name)
-        return _json({"items": [views.switchover(value, configured) for value in values]})
+        return json_answer({"items": [views.switchover(value, configured) for value in values]})
 
     async def switchover(self, call: Call) -> web.Response:
         return await self._switchover(await self._context.executor.get(call.path("id")))
@@ -430,16 +379,16 @@ class Api:
             dry_run=dry_run,
         )
         if not under_way:
-            return _json(document)
+            return json_answer(document)
         headers = {"Location": f"/v1/switchovers/{value.id}"}
-        return _json(document, status=202, headers=headers, revision=value.revision)
+        return json_answer(document, status=202, headers=headers, revision=value.revision)
 
     async def _switchover(self, value: Switchover) -> web.Response:
         document = views.switchover(value, self._configured(value.service))
         document["receipt"] = (
             await self._context.store(Database.receipt, value.id) if value.final else None
         )
-        return _json(document, revision=value.revision)
+        return json_answer(document, revision=value.revision)
 
     # ------------------------------------------------------------ everything
 
@@ -457,13 +406,13 @@ class Api:
             call.number("before", 0, 10**17),
             call.request.query.get("service", ""),
         )
-        return _json({"items": [views.audit_entry(entry) for entry in entries]})
+        return json_answer({"items": [views.audit_entry(entry) for entry in entries]})
 
     async def reload(self, call: Call) -> web.Response:
         done = await self._context.reload(call.author)
         if done.error:
             raise Problem("configuration-refused", done.error)
-        return _json(
+        return json_answer(
             {
                 "changed": done.changed,
                 "table": done.table,
@@ -502,7 +451,7 @@ class Api:
         return web.Response(body=text, headers={"Content-Type": kind})
 
     async def healthz(self, call: Call) -> web.Response:
-        return _json({"status": "alive"})
+        return json_answer({"status": "alive"})
 
     async def readyz(self, call: Call) -> web.Response:
         scoreboard = self._context.shared.scoreboard
@@ -512,80 +461,18 @@ class Api:
             if scoreboard.state(region) is WorkerState.SERVING
         ]
         if not serving:
-            return _json({"status": "no worker serves"}, status=503)
+            return json_answer({"status": "no worker serves"}, status=503)
         try:
             await self._context.store(Database.epoch)
         except StoreUnusable as error:
-            return _json({"status": str(error)}, status=503)
-        return _json({"status": "ready"})
+            return json_answer({"status": str(error)}, status=503)
+        return json_answer({"status": "ready"})
 
     async def openapi(self, call: Call) -> web.Response:
-        return _json(openapi.document(self._version))
+        return json_answer(openapi.document(self._version))
 
     async def page(self, call: Call) -> web.Response:
-        return _page(200)
+        return page_answer(200)
 
 
 _OPEN: Final = frozenset(route.path for route in ROUTES if route.open)
-
-
-def _json(
-    document: Mapping[str, Any],
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-    revision: int | None = None,
-) -> web.Response:
-    tagged = {} if revision is None else {"ETag": f'"{revision}"'}
-    return web.Response(
-        body=json.dumps(document).encode(),
-        status=status,
-        headers={**(headers or {}), **tagged, "Content-Type": "application/json"},
-    )
-
-
-def _page(status: int) -> web.Response:
-    return web.Response(
-        body=PAGE.read_bytes(),
-        status=status,
-        headers={
-            "Content-Type": "text/html; charset=utf-8",
-            "Content-Security-Policy": (
-                "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-                "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            ),
-        },
-    )
-
-
-def _body(route: Route, content: bytes) -> BaseModel:
-    """The call's body. Raises Problem(400) that lists every field that is wrong."""
-    assert route.body is not None
-    if not content.strip() and not route.body_needed:
-        content = b"{}"
-    try:
-        return route.body.model_validate_json(content)
-    except ValidationError as error:
-        fields = [
-            {"field": ".".join(str(part) for part in entry["loc"]), "detail": _expected(entry)}
-            for entry in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-    places = "one place" if len(fields) == 1 else f"{len(fields)} places"
-    detail = f"the body is wrong in {places}"
-    raise Problem("malformed-body", detail, more={"errors": fields})
-
-
-def _expected(entry: Mapping[str, Any]) -> str:
-    text = str(entry["msg"]).removeprefix("Value error, ")
-    return "there is no such field" if entry["type"] == "extra_forbidden" else text
-
-
-def _peer(request: web.Request) -> str:
-    """From where: an address, or who is at the other end of a Unix socket."""
-    link = request.transport.get_extra_info("socket") if request.transport is not None else None
-    if link is not None and link.family == socket.AF_UNIX:
-        if not hasattr(socket, "SO_PEERCRED"):
-            return "unix"
-        packed = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(packed)
-        return f"unix uid={uid} pid={pid}"
-    return request.remote or ""

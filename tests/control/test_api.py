@@ -131,6 +131,19 @@ async def test_wait_holds_the_answer_until_the_end(api: ApiBench) -> None:
     assert document["receipt"]["switchover"] == document["id"]
 
 
+async def test_whoever_waits_is_let_go_when_control_stops(api: ApiBench) -> None:
+    body = {"to": "green", "strategy": "careful"}
+    waiting = asyncio.create_task(api.call("POST", f"{SHOP}/switchovers?wait=true", body))
+    async with asyncio.timeout(5):
+        while (now := (await api.call("GET", SHOP))[1]["switchover"]) is None:
+            await asyncio.sleep(0.005)
+    await api.http.server.app.shutdown()  # type: ignore[attr-defined]
+    answer = await asyncio.wait_for(waiting, 5)
+    assert problem(answer) == (503, "stopping")
+    assert answer[1]["switchover"] == now["id"]
+    assert (await api.call("GET", f"/v1/switchovers/{now['id']}"))[1]["state"] == "shifting"
+
+
 async def test_a_switch_to_where_all_traffic_is_changes_nothing(api: ApiBench) -> None:
     status, document, _ = await api.call("POST", f"{SHOP}/switchovers", {"to": "blue"})
     assert (status, document["state"], document["changed"]) == (200, "completed", False)

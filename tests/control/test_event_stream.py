@@ -66,6 +66,7 @@ async def test_changes_come_in_order_with_their_revision(api: ApiBench) -> None:
     assert revisions == sorted(revisions)
     assert events[4][2]["weights"] == {"blue": 0, "green": 100}
     assert {data["service"] for _, _, data in events} == {"shop"}
+    assert events[2][2]["until"].endswith("Z")
 
 
 async def test_a_reader_that_comes_back_goes_on_behind_what_it_saw(api: ApiBench) -> None:

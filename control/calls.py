@@ -1,0 +1,131 @@
+"""One call of the control API: what it brings with it, and the forms of an answer."""
+
+import json
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from turnout.control import api_models
+from turnout.control.access import Caller
+from turnout.control.problems import Problem
+from turnout.control.routes import Route
+from turnout.control.store import Author
+
+B = TypeVar("B", bound=BaseModel)
+
+PAGE: Final = Path(__file__).with_name("page.html")
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: its request, who made it, and its body if the route has one."""
+
+    request: web.Request
+    caller: Caller
+    body: BaseModel | None = None
+
+    def path(self, name: str) -> str:
+        return self.request.match_info[name]
+
+    def asked(self, kind: type[B]) -> B:
+        assert isinstance(self.body, kind)
+        return self.body
+
+    @property
+    def author(self) -> Author:
+        reason = self.body.reason if isinstance(self.body, api_models.ReasonBody) else ""
+        return Author(self.caller.name, _peer(self.request), reason)
+
+    @property
+    def revision(self) -> int | None:
+        """That of If-Match; None when there is none. Raises Problem(400)."""
+        given = self.request.headers.get("If-Match")
+        if given is None or given.strip() == "*":
+            return None
+        text = given.strip().removeprefix("W/").strip('"')
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+            raise Problem("malformed-header", f'If-Match is {given}; write a revision: "17"')
+        return int(text)
+
+    def flag(self, name: str) -> bool:
+        """Raises Problem(400)."""
+        given = self.request.query.get(name, "false").lower()
+        if given not in ("true", "false", "1", "0", ""):
+            raise Problem("malformed-query", f"{name} is {given!r}; expected true or false")
+        return given in ("true", "1", "")
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """Raises Problem(400)."""
+        given = self.request.query.get(name, str(default))
+        if not (given.isascii() and given.isdigit() and len(given) <= 18 and int(given) <= most):
+            raise Problem("malformed-query", f"{name} is {given!r}; expected 0 to {most}")
+        return int(given)
+
+
+def json_answer(
+    document: Mapping[str, Any],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    revision: int | None = None,
+) -> web.Response:
+    tagged = {} if revision is None else {"ETag": f'"{revision}"'}
+    return web.Response(
+        body=json.dumps(document).encode(),
+        status=status,
+        headers={**(headers or {}), **tagged, "Content-Type": "application/json"},
+    )
+
+
+def page_answer(status: int) -> web.Response:
+    return web.Response(
+        body=PAGE.read_bytes(),
+        status=status,
+        headers={
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": (
+                "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+                "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            ),
+        },
+    )
+
+
+def parsed_body(route: Route, content: bytes) -> BaseModel:
+    """The call's body. Raises Problem(400) that lists every field that is wrong."""
+    assert route.body is not None
+    if not content.strip() and not route.body_needed:
+        content = b"{}"
+    try:
+        return route.body.model_validate_json(content)
+    except ValidationError as error:
+        fields = [
+            {"field": ".".join(str(part) for part in entry["loc"]), "detail": _expected(entry)}
+            for entry in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+    places = "one place" if len(fields) == 1 else f"{len(fields)} places"
+    detail = f"the body is wrong in {places}"
+    raise Problem("malformed-body", detail, more={"errors": fields})
+
+
+def _expected(entry: Mapping[str, Any]) -> str:
+    text = str(entry["msg"]).removeprefix("Value error, ")
+    return "there is no such field" if entry["type"] == "extra_forbidden" else text
+
+
+def _peer(request: web.Request) -> str:
+    """From where: an address, or who is at the other end of a Unix socket."""
+    link = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if link is not None and link.family == socket.AF_UNIX:
+        if not hasattr(socket, "SO_PEERCRED"):
+            return "unix"
+        packed = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = _CREDENTIALS.unpack(packed)
+        return f"unix uid={uid} pid={pid}"
+    return request.remote or ""
