@@ -22,10 +22,17 @@ EXIT_INTERRUPTED = 130
 
 
 async def _interruptible(options: Options, console: Console) -> tuple[Ledgers, list[Finding]]:
-    """Run; SIGINT and SIGTERM end it as if it had been cancelled, so that all is cleared away."""
+    """Run; the first SIGINT or SIGTERM ends it in order. Further ones do not disturb that: what
+    it ends is bounded in time, and what it left would go on for ever."""
     task = asyncio.ensure_future(run(options, console))
+
+    def interrupt() -> None:
+        if not task.cancelling():
+            console.print("interrupted: ending what was started …")
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, interrupt)
     return await task
 
 

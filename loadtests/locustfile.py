@@ -44,7 +44,7 @@ def _stop(**_: Any) -> None:
     _stopping.set()
 
 
-events.test_stopping.add_listener(_stop)
+events.test_stopping.add_listener(_stop)  # type: ignore[no-untyped-call]
 
 
 def begin(sent: Sent) -> None:

@@ -55,6 +55,10 @@ class Stage:
         self._upstreams: dict[str, Process] = {}
         self._product: Process | None = None
         self._locust: Process | None = None
+        self._stopped = False
+        self._environment = dict(os.environ)
+        paths = (str(ROOT), self._environment.get("PYTHONPATH", ""))
+        self._environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         self.faults: list[str] = []
         """What was wrong with a process."""
 
@@ -74,7 +78,7 @@ class Stage:
         with self.product_log.open("wb") as log:
             self._product = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "turnout", "run", "-c", str(self.config),
-                cwd=self.directory, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                cwd=self.directory, env=self._environment,
                 stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         await self._ready()
@@ -146,9 +150,7 @@ class Stage:
     async def start_load(self, users: int) -> None:
         """Start locust; returns when its first request has ended."""
         self.client_ledger.touch()
-        environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "LOADTESTS_LEDGER": str(self.client_ledger),
-        }  # fmt: skip
+        environment = {**self._environment, "LOADTESTS_LEDGER": str(self.client_ledger)}
         with self.locust_log.open("wb") as log:
             self._locust = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"),
@@ -186,7 +188,10 @@ class Stage:
     # ------------------------------------------------------------ end
 
     async def stop(self) -> None:
-        """End all of them, the product as SIGTERM ends it."""
+        """End all of them, the product as SIGTERM ends it. A second time is nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         await self.api.aclose()
         if self._locust is not None:
             await _kill(self._locust)

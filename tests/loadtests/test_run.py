@@ -1,0 +1,105 @@
+"""The load test as it is run: it finds what is broken on purpose, and clears up after itself."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+from tests.harness import ROOT, until
+
+RUN = (sys.executable, "-m", "loadtests")
+LIMIT_S = 60.0
+
+# Each worker learns of a switch up to 100 ms late; and one dies in the middle.
+FAULTS = """
+import os, sys
+if "turnout.proxy.worker" in sys.orig_argv:
+    import signal, threading, time
+    from turnout.proxy import exchange
+
+    class Late:
+        def __init__(self, words):
+            self.words, self.copy, self.at_s = words, {}, 0.0
+
+        def __getitem__(self, index):
+            now_s = time.monotonic()
+            if now_s - self.at_s > 0.1:
+                self.copy, self.at_s = {}, now_s
+            return self.copy.setdefault(index, self.words[index])
+
+    pick = exchange.Exchange.pick
+
+    def pick_late(self):
+        if not isinstance(self.worker.routing, Late):
+            self.worker.routing = Late(self.worker.routing)
+        pick(self)
+
+    exchange.Exchange.pick = pick_late
+
+    def die():
+        try:
+            os.mkdir(os.path.join(os.path.dirname(__file__), "somebody-died"))
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    killer = threading.Timer(6.0, die)
+    killer.daemon = True
+    killer.start()
+"""
+
+
+async def test_a_broken_product_fails_it_and_every_request_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAULTS)
+    process = await asyncio.create_subprocess_exec(
+        *RUN, "--seconds", "6", "--switch-every", "100ms", "--seed", "1", "--json",
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, stdout=PIPE, stderr=PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(LIMIT_S):
+        said, complained = await process.communicate()
+    assert process.returncode == 1, complained.decode()
+    result = json.loads(said)
+    assert not result["good"]
+    assert result["faults"]["lost"] >= 1, result["findings"]
+    assert result["faults"]["misrouted"] >= 1, result["findings"]
+    misrouted = [text for text in result["findings"] if text.startswith("misrouted: ")]
+    assert all(text.split(": ")[1][0] in "rew" for text in misrouted), misrouted
+    assert "turnout_worker_restarts_total{} is 1" in "\n".join(result["findings"])
+
+
+async def test_ctrl_c_ends_all_that_was_started(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *RUN, "--seconds", "60", cwd=ROOT, env={**os.environ, "LOADTESTS_MARK": str(tmp_path)},
+        stdout=PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while b"s left" not in (line := await process.stdout.readline()):
+                assert line, "it ended by itself"
+            mine = marked(tmp_path)
+            # The runner, locust, 4 servers, supervisor, control and 2 workers.
+            assert len(mine) == 10
+            process.send_signal(signal.SIGINT)
+            rest = await process.stdout.read()
+            assert await process.wait() == 130, rest.decode()
+        await until(lambda: not marked(tmp_path), "its processes to end", 5.0)
+    finally:
+        for pid in marked(tmp_path):
+            os.kill(pid, signal.SIGKILL)
+
+
+def marked(mark: Path) -> list[int]:
+    """Processes that were started with our mark in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.fsencode(mark) in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
