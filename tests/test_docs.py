@@ -92,6 +92,14 @@ def test_operations_explains_each_state_and_reason(word: str) -> None:
     assert f"`{word}`" in OPERATIONS.read_text()
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+def test_each_promise_has_its_tests(number: int) -> None:
+    pattern = f"tests/promises/test_{number}_*.py"
+    assert f"## {number}. " in (page := (ROOT / "docs" / "promises.md").read_text())
+    assert f"`{pattern}`" in page
+    assert list(ROOT.glob(pattern)) != []
+
+
 if __name__ == "__main__":
     text = ARCHITECTURE.read_text()
     before, _, rest = text.partition(BEGIN)
