@@ -128,6 +128,8 @@ class PassivePolicy:
     """So many connection attempts in a row failed; 0: not a reason."""
     error_answers: int
     """So many answers in a row were 5xx, or never came; 0: not a reason."""
+    avoid_s: float
+    """How long a worker avoids a server that it met so many failures of; 0: not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,10 @@ class RetryPolicy:
     """How often a request may be sent anew after the first attempt."""
     budget_fraction: float
     """Retries may be this share of a worker's recent requests of the service."""
+    budget_window_s: float
+    """What is recent."""
+    budget_floor: int
+    """Retries in a window that each worker always allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,7 @@ class HoldPolicy:
     """How many requests may wait while a service is held, and for how long."""
 
     requests: int
+    """In all workers together."""
     timeout_s: float
 
 
@@ -302,7 +309,9 @@ class AccessLog:
     format: LogFormat
     path: str
     buffer_bytes: int
-    """What is kept while the log cannot be written."""
+    """What control keeps while the log cannot be written."""
+    worker_buffer_bytes: int
+    """What each worker keeps while control is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,26 +332,37 @@ class Timeouts:
     connect_s: float
     first_byte_s: float
     tunnel_idle_s: float
+    half_closed_s: float
+    """For an answer to a client that has closed its half: it may be gone altogether."""
     linger_s: float
     """How long a closed connection's unread input is still read, so that no reset destroys
     the last answer before the client has read it."""
+    linger_total_s: float
+    """The same, for a client that goes on sending meanwhile."""
     shutdown_s: float
     """How long a stopping or replaced worker may finish what it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """0 is no limit, but for `connections`, `services` and `servers`, which are never 0."""
+    """0 is no limit, but for `connections`, `services` and `servers`, which are never 0, and
+    for `replay_bytes`, where it is none."""
 
     header_bytes: int
-    """Of a head, a request's or a response's, and of trailers."""
+    """Of a request's head."""
+    response_header_bytes: int
     headers: int
-    """Fields in a head."""
+    """Fields in a head, a request's or a response's."""
+    interim_answers: int
+    """1xx heads before the final one."""
+    trailer_bytes: int
     body_bytes: int
     connections: int
     """From clients, of all workers together."""
     replay_bytes: int
     """Of a request's body kept for a retry."""
+    pipeline_bytes: int
+    """Read ahead of the request under way."""
     services: int
     servers: int
     """Of one upstream."""

@@ -30,8 +30,8 @@ same words as the server: file, line, key, the value found, and what to write in
 
 - **Durations and sizes have units**: `500ms`, `30s`, `5m`, `1h30m`, `2d`; `512B`, `64KiB`,
   `1.5MiB` (powers of 1024), `10MB` (of 1000). Shares are percentages: `20%`.
-- **`0`** is no limit in `timeouts` and `limits`, and none at all elsewhere, where the range
-  says that it may be written. It needs no unit.
+- **`0`** may be written where the range says so, and says what it means there: as a rule no
+  limit in `timeouts` and `limits`, none at all elsewhere. It needs no unit.
 - **`off`** may be written as the word or as `false`.
 - **Unknown keys and equal keys are errors.** Anchors, aliases and `<<` work.
 - **`${X}`** is replaced with the environment's X, which must be set; `${X:-y}` is y when X is

@@ -73,12 +73,18 @@ class Passive(Section):
     connect_failures: Annotated[int, Count("1", "1000", Zero.NONE)] = knob(
         3, "After so many failed connections in a row."
     )
+    avoid: Annotated[float, Duration("100ms", "10m", Zero.NONE)] = knob(
+        "2s",
+        "For so long a worker that has met `connect_failures` in a row itself, or as many "
+        "requests without an answer, prefers other servers of the upstream: at once, and also "
+        "while control is away.",
+    )
     error_answers: Annotated[int, Count("1", "100000", Zero.NONE)] = knob(
         10, "After so many 5xx answers, or missing ones, in a row."
     )
 
     def to_model(self) -> model.PassivePolicy:
-        return model.PassivePolicy(self.connect_failures, self.error_answers)
+        return model.PassivePolicy(self.connect_failures, self.error_answers, self.avoid)
 
 
 class Health(Section):
@@ -172,13 +178,19 @@ class Retries(Section):
         "20%", "Retries may be this share of a worker's recent requests, so that they never "
         "multiply an overload."
     )  # fmt: skip
+    budget_window: Annotated[float, Duration("1s", "1m")] = knob("10s", "What is recent.")
+    budget_floor: Annotated[int, Count("1", "1000000", Zero.NONE)] = knob(
+        100,
+        "So many retries in a window are always allowed in each worker, so that a quiet "
+        "service has failover too.",
+    )
 
 
 class Hold(Section):
     """Requests that wait while the service is held. One too many, or too long: 503."""
 
     requests: Annotated[int, Count("1", "1000000", Zero.NONE)] = knob(
-        1000, "How many may wait in each worker."
+        1000, "How many may wait, in all workers together."
     )
     timeout: Annotated[float, Duration("10ms", "1h", Zero.NONE)] = knob(
         "30s", "How long each may wait."
@@ -228,7 +240,9 @@ class Switchover(Section):
         {}, "When the target's errors end a switchover."
     )
     prepare_timeout: Annotated[float, Duration("100ms", "10m")] = knob(
-        "10s", "How long the workers may take to load a new table before a change is given up."
+        "10s",
+        "How long the workers may take to load a new table before a change is given up. "
+        "For a change of several services, such as a reload, the longest of theirs holds.",
     )
     strategies: dict[Annotated[str, Name()], Strategy] = knob(
         {}, "Strategies by name, for `turnout switch --strategy NAME`."
@@ -285,7 +299,12 @@ class Service(Section):
             health=self.health.to_model() if self.health else None,
             try_out=self.try_out.to_model() if self.try_out else None,
             drain=model.DrainPolicy(self.drain.timeout, self.drain.tunnels),
-            retries=model.RetryPolicy(self.retries.attempts, self.retries.budget),
+            retries=model.RetryPolicy(
+                attempts=self.retries.attempts,
+                budget_fraction=self.retries.budget,
+                budget_window_s=self.retries.budget_window,
+                budget_floor=self.retries.budget_floor,
+            ),
             hold=model.HoldPolicy(self.hold.requests, self.hold.timeout),
             switchover=self.switchover.to_model(),
         )

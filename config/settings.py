@@ -110,6 +110,11 @@ class AccessLog(Section):
         "counted; a request never waits for the log.",
         live=False,
     )
+    worker_buffer: Annotated[int, Size("4KiB", "1GiB")] = knob(
+        "1MiB",
+        "What each worker keeps while control, which writes the log, is away or behind. "
+        "Further lines are dropped and counted.",
+    )
 
 
 class EventLog(Section):
@@ -159,10 +164,18 @@ class Timeouts(Section):
     tunnel_idle: Annotated[float, Duration("10ms", "30d", Zero.NO_LIMIT)] = knob(
         "1h", "For the next bytes of a tunnel, in either direction."
     )
+    half_closed: Annotated[float, Duration("10ms", "1d", Zero.NO_LIMIT)] = knob(
+        "10s",
+        "For the answer to a client that has closed its half of the connection: it may be "
+        "gone altogether, which looks the same.",
+    )
     linger: Annotated[float, Duration("10ms", "1m", Zero.NO_LIMIT)] = knob(
         "2s",
-        "How long a closed connection is still read, so that a reset does not destroy the "
-        "last answer before the client has read it.",
+        "For the next bytes, or the end, of a connection that Turnout has closed: it is still "
+        "read, so that a reset does not destroy the last answer before the client has read it.",
+    )
+    linger_total: Annotated[float, Duration("10ms", "1h", Zero.NO_LIMIT)] = knob(
+        "30s", "For the end of such a connection, whose client goes on sending."
     )
     queue: Annotated[float, Duration("10ms", "5m", Zero.NO_LIMIT)] = knob(
         "5s", "For a connection when `limits.server_connections` is reached. Then 503."
@@ -176,10 +189,21 @@ class Limits(Section):
     """How much Turnout takes on. Each ends in a well-formed answer."""
 
     header_bytes: Annotated[int, Size("1KiB", "1MiB", Zero.NO_LIMIT)] = knob(
-        "32KiB", "A head, of a request (431, 414) or of an answer (502); also its trailers."
+        "32KiB", "A request's head. Then 431, or 414 when it is the request line."
+    )
+    response_header_bytes: Annotated[int, Size("1KiB", "16MiB", Zero.NO_LIMIT)] = knob(
+        "64KiB", "An answer's head. Then 502."
     )
     headers: Annotated[int, Count("10", "10000", Zero.NO_LIMIT)] = knob(
-        100, "Fields in a head. Then 431, or 502."
+        100, "Fields in a head, of a request (431) or of an answer (502)."
+    )
+    interim_answers: Annotated[int, Count("1", "1000", Zero.NO_LIMIT)] = knob(
+        32, "1xx heads before the final one. Then 502."
+    )
+    trailer_bytes: Annotated[int, Size("64B", "1MiB", Zero.NO_LIMIT)] = knob(
+        "8KiB",
+        "What may follow a chunked body, of a request (400) or of an answer, which is then "
+        "broken off, as its head has been passed on.",
     )
     body_bytes: Annotated[int, Size("1B", "1000000GiB", Zero.NO_LIMIT)] = knob(
         0, "A request's body. Then 413."
@@ -190,8 +214,13 @@ class Limits(Section):
     server_connections: Annotated[int, Count("1", "1000000", Zero.NO_LIMIT)] = knob(
         0, "From one worker to one server, busy and idle."
     )
-    replay_bytes: Annotated[int, Size("1B", "64MiB", Zero.NO_LIMIT)] = knob(
+    replay_bytes: Annotated[int, Size("1B", "64MiB", Zero.NONE)] = knob(
         "64KiB", "Of a request's body kept for a retry; a longer one is not sent anew."
+    )
+    pipeline_bytes: Annotated[int, Size("1KiB", "64MiB", Zero.NO_LIMIT)] = knob(
+        "64KiB",
+        "Read of a connection while an earlier request of it is under way; the rest waits in "
+        "the client's socket.",
     )
     services: Annotated[int, Count("1", "65000")] = knob(
         4096, "Services in the file. Shared memory is laid out for so many.", live=False
@@ -309,7 +338,12 @@ class Settings(Section):
                 idempotency_s=control.idempotency,
             ),
             state=model.State(state.path, state.keep.switchovers, state.keep.audit),
-            access_log=model.AccessLog(log.access.format, log.access.path, log.access.buffer),
+            access_log=model.AccessLog(
+                format=log.access.format,
+                path=log.access.path,
+                buffer_bytes=log.access.buffer,
+                worker_buffer_bytes=log.access.worker_buffer,
+            ),
             event_log=model.EventLog(log.events.format, log.events.path),
             timeouts=self._timeouts(),
             limits=self._limits(),
@@ -335,7 +369,9 @@ class Settings(Section):
             connect_s=timeouts.connect,
             first_byte_s=timeouts.first_byte,
             tunnel_idle_s=timeouts.tunnel_idle,
+            half_closed_s=timeouts.half_closed,
             linger_s=timeouts.linger,
+            linger_total_s=timeouts.linger_total,
             shutdown_s=timeouts.shutdown,
         )
 
@@ -343,10 +379,14 @@ class Settings(Section):
         limits = self.limits
         return model.Limits(
             header_bytes=limits.header_bytes,
+            response_header_bytes=limits.response_header_bytes,
             headers=limits.headers,
+            interim_answers=limits.interim_answers,
+            trailer_bytes=limits.trailer_bytes,
             body_bytes=limits.body_bytes,
             connections=limits.connections,
             replay_bytes=limits.replay_bytes,
+            pipeline_bytes=limits.pipeline_bytes,
             services=limits.services,
             servers=limits.servers,
             in_flight_named=limits.in_flight_named,

@@ -37,18 +37,30 @@ class TableTimeouts:
     linger_s: float = 2.0
     """How long a closed connection's unread input is still read, so that no reset destroys
     the last answer before the client has read it."""
+    linger_total_s: float = 30.0
+    """The same, for a client that goes on sending meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableLimits:
-    """Sizes in bytes; 0 is no limit (never for `connections`)."""
+    """Sizes in bytes; 0 is no limit, but none at all for `replay_bytes`."""
 
     header_bytes: int = 32 * 1024
+    """Of a request's head."""
+    response_header_bytes: int = 64 * 1024
     headers: int = 100
+    """Fields in a head, a request's or a response's."""
+    interim_answers: int = 32
+    """1xx heads before the final one."""
+    trailer_bytes: int = 8 * 1024
     body_bytes: int = 0
     connections: int = 10_000
-    """Of all workers together."""
+    """Of all workers together. Never 0."""
     replay_bytes: int = 64 * 1024
+    pipeline_bytes: int = 64 * 1024
+    """Read ahead of the request under way."""
+    log_bytes: int = 1024 * 1024
+    """Of access-log lines that a worker keeps while control is away. Never 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,12 @@ class TableService:
     retry_attempts: int = 2
     """How often a request may be sent anew after the first attempt."""
     retry_budget: float = 0.2
+    retry_window_s: float = 10.0
+    retry_floor: int = 100
+    """Retries in a window that one worker always allows."""
+    avoid_after: int = 3
+    """Failed attempts in a row after which a worker avoids a server by itself; 0 is never."""
+    avoid_s: float = 2.0
     hold_requests: int = 1000
     hold_timeout_s: float = 30.0
     try_out_header: str = ""

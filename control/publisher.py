@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
-from typing import Any, Final
+from typing import Any
 
 from turnout.config.loader import needs_restart
 from turnout.config.model import Configuration
@@ -157,15 +157,16 @@ class Publisher:
 
         `configuration` is the one of `before`: a service may have gone with its servers.
         """
-        services = {service.name: service for service in configuration.services}
-        names = {service.slot: service.name for service in before.services}
+        drains_s = {service.name: service.drain.timeout_s for service in configuration.services}
+        services = {service.slot: service for service in before.services}
         for (slot, upstream), endpoints in gone(before, after).items():
-            service = services[names[slot]]
-            result = await self._workers.retire_servers(
-                slot, upstream, sorted(endpoints), service.drain.timeout_s
-            )
+            service = services[slot]
+            # A table that was read from the committed copy may have services that the file lacks.
+            drain_s = drains_s.get(service.name, max(drains_s.values()))
+            result = await self._workers.retire_servers(slot, upstream, sorted(endpoints), drain_s)
             if result.entries:
-                await self._on_cut(service.name, service.names[upstream], result.entries)
+                name = service.upstreams[upstream].name
+                await self._on_cut(service.name, name, result.entries)
 
     def publish_soon(self, reason: str) -> None:
         """As `publish`, for who cannot wait; a refusal has been told as an event."""

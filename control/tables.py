@@ -185,6 +185,7 @@ def _upstream(
 def _service(
     service: Service, slot: int, upstreams: tuple[TableUpstream, TableUpstream]
 ) -> TableService:
+    passive = service.health.passive if service.health else None
     return TableService(
         name=service.name,
         slot=slot,
@@ -193,6 +194,10 @@ def _service(
         upstreams=upstreams,
         retry_attempts=service.retries.attempts,
         retry_budget=service.retries.budget_fraction,
+        retry_window_s=service.retries.budget_window_s,
+        retry_floor=service.retries.budget_floor,
+        avoid_after=passive.connect_failures if passive else 0,
+        avoid_s=passive.avoid_s if passive else 0.0,
         hold_requests=service.hold.requests,
         hold_timeout_s=service.hold.timeout_s,
         try_out_header=service.try_out.header if service.try_out else "",
@@ -214,14 +219,21 @@ def _table(
             connect_s=timeouts.connect_s,
             first_byte_s=timeouts.first_byte_s,
             tunnel_idle_s=timeouts.tunnel_idle_s,
+            half_closed_s=timeouts.half_closed_s,
             linger_s=timeouts.linger_s,
+            linger_total_s=timeouts.linger_total_s,
         ),
         limits=TableLimits(
             header_bytes=limits.header_bytes,
+            response_header_bytes=limits.response_header_bytes,
             headers=limits.headers,
+            interim_answers=limits.interim_answers,
+            trailer_bytes=limits.trailer_bytes,
             body_bytes=limits.body_bytes,
             connections=limits.connections,
             replay_bytes=limits.replay_bytes,
+            pipeline_bytes=limits.pipeline_bytes,
+            log_bytes=configuration.access_log.worker_buffer_bytes,
         ),
         pool=TablePool(
             connections_max=pool.connections_max,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
 
 BATCH_BYTES: Final = 64 * 1024
-KEPT_BYTES_MAX: Final = 1024 * 1024
+"""Lines are sent once they are so many, and else twice in a moment. No limit: none is lost."""
 
 _JSON: Final = (
     '{"time":"%s.%03dZ","request_id":%s,"client":"%s","method":"%s","host":%s,"path":%s,'
@@ -28,17 +28,22 @@ _quote = json.encoder.encode_basestring_ascii
 
 
 class AccessLog:
-    """The lines that have not been sent yet. `form` is `json` or `text`."""
+    """The lines that have not been sent yet."""
 
-    __slots__ = ("_lines", "_second", "_stamp", "_template", "size")
+    __slots__ = ("_lines", "_second", "_stamp", "_template", "kept_bytes", "size")
 
-    def __init__(self, form: str) -> None:
-        self._template = _JSON if form == "json" else _TEXT
+    def __init__(self) -> None:
+        self.use("json", 0)
         self._lines: list[str] = []
         self._second = -1
         self._stamp = ""
         self.size = 0
         """Characters collected: about the bytes that they will be."""
+
+    def use(self, form: str, kept_bytes: int) -> None:
+        """Write lines in this form, `json` or `text`, from now on; keep so many bytes."""
+        self._template = _JSON if form == "json" else _TEXT
+        self.kept_bytes = kept_bytes
 
     def add(self, exchange: "Exchange", outcome: str, now_us: int) -> None:
         """Write the line of an exchange that has just ended."""
@@ -80,12 +85,12 @@ class AccessLog:
 
     def drop_surplus(self) -> int:
         """While nobody takes them: drop all beyond the limit; returns how many lines."""
-        if self.size <= KEPT_BYTES_MAX:
+        if self.size <= self.kept_bytes:
             return 0
         kept: list[str] = []
         size = 0
         for line in self._lines:
-            if size + len(line) > KEPT_BYTES_MAX:
+            if size + len(line) > self.kept_bytes:
                 break
             kept.append(line)
             size += len(line)

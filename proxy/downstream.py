@@ -5,6 +5,7 @@ the buffer, and beyond a limit in the client's own socket.
 """
 
 import asyncio
+import math
 import socket
 import struct
 from time import monotonic_ns
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from turnout.proxy.tunnel import Tunnel
     from turnout.proxy.worker import Worker
 
-PIPELINE_BYTES_MAX: Final = 64 * 1024
-"""Read ahead of the request under way; beyond it the client's socket is left to fill."""
-LINGER_TOTAL_S: Final = 30.0
-"""How long a client that goes on sending after its last answer is read at most."""
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, 0 seconds: closing sends a reset, the only unclean end that a body which ends
 by close can have."""
@@ -116,16 +113,14 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if self.lingering:
-            # Discarded. A client that is still sending has not read its answer yet.
-            linger_s = self.worker.table.timeouts.linger_s
-            self.deadline_s = min(self.worker.now_s + linger_s, self.linger_until_s)
+            self._linger()  # discarded: a client that still sends has not read its answer yet
         elif self.tunnel is not None:
             self.tunnel.from_client(data)
         elif self.body is not None:
             self._body(data)
         elif exchange is not None and exchange.state is not State.ENDED:
             self.buffer += data
-            if len(self.buffer) > PIPELINE_BYTES_MAX:
+            if 0 < self.worker.table.limits.pipeline_bytes < len(self.buffer):
                 self._pause(PAUSED_PIPELINE)
         else:
             if self.buffer:
@@ -270,7 +265,7 @@ class Downstream(asyncio.Protocol):
             self.body = kind
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
-                self.decoder = ChunkedDecoder(400)
+                self.decoder = ChunkedDecoder(400, worker.table.limits.trailer_bytes)
             elif limit and head.content_length > limit:
                 refuse = replies.BODY_TOO_LARGE
         exchange.begin(head, out, request_id, service, started_us, refuse)
@@ -465,9 +460,16 @@ class Downstream(asyncio.Protocol):
             return
         self.transport.resume_reading()
         self.write_eof()
-        now_s = self.worker.now_s
-        self.linger_until_s = now_s + LINGER_TOTAL_S
-        self.deadline_s = now_s + max(self.worker.table.timeouts.linger_s, 0.1)
+        total_s = self.worker.table.timeouts.linger_total_s
+        self.linger_until_s = self.worker.now_s + total_s if total_s else math.inf
+        self._linger()
+
+    def _linger(self) -> None:
+        """What has been closed is read for a while from now on."""
+        linger_s = self.worker.table.timeouts.linger_s
+        soon_s = self.worker.now_s + linger_s if linger_s else math.inf
+        # Infinity never passes, as 0 does not.
+        self.deadline_s = min(soon_s, self.linger_until_s)
 
     def close_idle(self) -> None:
         """The worker is leaving and this connection has nothing under way."""

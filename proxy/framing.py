@@ -13,9 +13,11 @@ from typing import Final, NamedTuple
 from turnout.proxy.fields import Refused as Refused
 from turnout.proxy.fields import is_protected
 
-CHUNK_LINE_MAX: Final = 1024  # bytes of a chunk-size line with its extensions
-TRAILERS_BYTES_MAX: Final = 8192  # bytes of a whole trailer section
-BODY_BYTES_MAX: Final = 2**63 - 1  # a length that every reader holds in a signed 64-bit integer
+# Bytes of a chunk-size line with its extensions. No setting: a size has 16 digits, extensions
+# mean nothing to anybody known, and no server's own limit is below it.
+CHUNK_LINE_MAX: Final = 1024
+# A length that every reader holds in a signed 64-bit integer.
+BODY_BYTES_MAX: Final = 2**63 - 1
 
 
 class BodyKind(Enum):
@@ -179,13 +181,15 @@ class ChunkedDecoder:
     """
 
     __slots__ = (
-        "_at", "_held", "_left", "_status",
+        "_at", "_held", "_left", "_status", "_trailer_bytes",
         "body_bytes", "fault", "finished", "leftover", "trailers",
     )  # fmt: skip
 
-    def __init__(self, refuse_status: int = 400) -> None:
-        """`refuse_status` is a fault's: 400 for a request, 502 for a response."""
+    def __init__(self, refuse_status: int = 400, trailer_bytes: int = 8192) -> None:
+        """`refuse_status` is a fault's: 400 for a request, 502 for a response. The whole
+        trailer section may have `trailer_bytes`; 0 is no limit."""
         self._status = refuse_status
+        self._trailer_bytes = trailer_bytes or BODY_BYTES_MAX
         self._at = _SIZE
         self._left = 0
         self._held = b""
@@ -303,10 +307,10 @@ class ChunkedDecoder:
         """Return where the body ends in `data`, or -1 when that is not to be said yet."""
         if data.startswith(b"\r\n", position):
             return position + 2
-        blank = data.find(b"\r\n\r\n", position, position + TRAILERS_BYTES_MAX)
+        blank = data.find(b"\r\n\r\n", position, position + self._trailer_bytes)
         if blank < 0:
             begun = _TRAILERS_BEGUN.fullmatch(data, position)
-            if begun is None or len(data) - position >= TRAILERS_BYTES_MAX:
+            if begun is None or len(data) - position >= self._trailer_bytes:
                 self._refuse("The trailers are malformed or too large.")
             return -1
         kept = []

@@ -38,5 +38,5 @@ class Held:
 
 
 def share(requests: int, workers: int) -> int:
-    """How many of the service's `requests` one of `workers` may hold: rounded up, at least one."""
-    return max(1, -(-requests // max(1, workers)))
+    """How many of the service's `requests` one of `workers` may hold, rounded up."""
+    return -(-requests // max(1, workers))

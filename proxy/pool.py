@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A server that announces `Keep-Alive: timeout=5` may count from before we saw its answer, so
 its connection is given up this much earlier."""
-SUSPECT_AFTER: Final = 3
-"""Connection errors in a row after which this worker avoids a server by itself."""
-SUSPECT_S: Final = 2.0
 
 
 class ServerPool:
@@ -34,6 +31,9 @@ class ServerPool:
         "_poll",
         "address",
         "answered",
+        "avoid_after",
+        "avoid_s",
+        "avoid_until_s",
         "connect_errors",
         "connecting",
         "endpoint",
@@ -46,7 +46,6 @@ class ServerPool:
         "policy",
         "reported",
         "retired",
-        "suspect_until_s",
         "target",
         "troubles",
         "waiting",
@@ -66,7 +65,11 @@ class ServerPool:
         self.open = 0
         self.in_flight = 0
         self.retired = False
-        self.suspect_until_s = 0.0
+        # Servers that this worker met too much trouble with it avoids by itself for a while:
+        # the health words come later, and not at all while control is away.
+        self.avoid_after = 0
+        self.avoid_s = 0.0
+        self.avoid_until_s = 0.0
         self._poll = select.poll()
         # What real traffic showed since the last report.
         self.answered = 0
@@ -208,7 +211,7 @@ class ServerPool:
 
     def usable(self, health: int, now_s: float) -> bool:
         """May this server be chosen, by its health word and by what this worker met itself?"""
-        return health != 2 and self.suspect_until_s <= now_s
+        return health != 2 and self.avoid_until_s <= now_s
 
     def answered_with(self, status: int) -> None:
         """Count an answer's head for the prober."""
@@ -223,8 +226,8 @@ class ServerPool:
         self.troubles += 1
         self.last_error = f"{self.endpoint}: {error}"
         self.reported = False
-        if self.troubles >= SUSPECT_AFTER:
-            self.suspect_until_s = self.worker.now_s + SUSPECT_S
+        if 0 < self.avoid_after <= self.troubles:
+            self.avoid_until_s = self.worker.now_s + self.avoid_s
 
     def report(self) -> Passive | None:
         """Return what is new since the last report, and begin a new period."""

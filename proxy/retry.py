@@ -13,9 +13,8 @@ from typing import Final
 
 from turnout.proxy.scoreboard import NOT_RETRIED_REASONS, RETRY_REASONS
 
-BUDGET_WINDOW_S: Final = 10
-BUDGET_FLOOR: Final = 100
-"""Retries in a window that are always allowed, so that a quiet service has failover too."""
+MARK_S: Final = 1.0
+"""How finely a budget's window is counted."""
 
 
 class Failure(Enum):
@@ -66,17 +65,20 @@ class Answer:
 class Budget:
     """Bounds retries to a share of a service's requests, in one worker.
 
-    In every window of 10 s at most `fraction` of the requests accepted in it, or 100 if that
-    is more. The shape is Finagle's RetryBudget (deposits that expire after 10 s, and a reserve
-    of 10 a second); but nothing is done for a request that is not retried: how many there
-    were is read from the counter that is kept anyway.
+    In every window at most `fraction` of the requests accepted in it, or `floor` if that is
+    more, so that a quiet service has failover too. The shape is Finagle's RetryBudget
+    (deposits that expire after 10 s, and a reserve of 10 a second); but nothing is done for a
+    request that is not retried: how many there were is read from the counter that is kept
+    anyway.
     """
 
-    __slots__ = ("_marks", "fraction")
+    __slots__ = ("_marks", "floor", "fraction", "window_s")
 
-    def __init__(self, fraction: float) -> None:
+    def __init__(self, fraction: float, *, window_s: float = 10.0, floor: int = 100) -> None:
         """`fraction` 0..1; 0 allows no retry at all."""
         self.fraction = fraction
+        self.window_s = window_s
+        self.floor = floor
         self._marks: deque[_Mark] = deque()
 
     def spend(self, now_s: float, requests_total: int) -> bool:
@@ -88,18 +90,18 @@ class Budget:
             return False
         marks = self._marks
         # The newest mark at or before the window's beginning is what the window is counted from.
-        while len(marks) > 1 and marks[1].at_s <= now_s - BUDGET_WINDOW_S:
+        while len(marks) > 1 and marks[1].at_s <= now_s - self.window_s:
             marks.popleft()
-        if not marks or now_s - marks[-1].at_s >= 1:
+        if not marks or now_s - marks[-1].at_s >= MARK_S:
             marks.append(_Mark(now_s, requests_total))
         first = marks[0]
         span_s = now_s - first.at_s
         requests = float(requests_total - first.requests_total)
         spent = sum(mark.retries for mark in marks)
-        if span_s > BUDGET_WINDOW_S:
-            requests *= BUDGET_WINDOW_S / span_s
+        if span_s > self.window_s:
+            requests *= self.window_s / span_s
             spent -= first.retries
-        if spent + 1 > max(BUDGET_FLOOR, self.fraction * requests):
+        if spent + 1 > max(self.floor, self.fraction * requests):
             return False
         marks[-1].retries += 1
         return True

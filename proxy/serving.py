@@ -60,9 +60,17 @@ class ServiceState:
         self.word_index = service_word_index(slot)
         self.phase = first_phase(worker)
         self.held = Held()
-        self.budget = Budget(table.retry_budget)
+        self.budget = _budget(table)
         self.upstreams: list[UpstreamState] = []
         self.try_out: re.Pattern[bytes] | None = None
+
+
+def _budget_settings(table: TableService) -> tuple[float, float, int]:
+    return table.retry_budget, table.retry_window_s, table.retry_floor
+
+
+def _budget(table: TableService) -> Budget:
+    return Budget(table.retry_budget, window_s=table.retry_window_s, floor=table.retry_floor)
 
 
 class Serving:
@@ -89,8 +97,8 @@ class Serving:
             service = self.by_slot.get(entry.slot)
             if service is None:
                 service = ServiceState(entry, entry.slot, base, number)
-            elif service.table.retry_budget != entry.retry_budget:
-                service.budget = Budget(entry.retry_budget)
+            elif _budget_settings(service.table) != _budget_settings(entry):
+                service.budget = _budget(entry)
             service.table = entry
             name = entry.try_out_header.encode()
             service.try_out = field_pattern(name) if name else None
@@ -100,7 +108,7 @@ class Serving:
                     position,
                     base + position * UPSTREAM_WORDS,
                     [
-                        self._pool(pools, (entry.slot, position, server.endpoint), table, server)
+                        self._pool(pools, position, entry, table, server)
                         for server in upstream.servers
                     ],
                 )
@@ -123,16 +131,20 @@ class Serving:
     def _pool(
         self,
         pools: dict[PoolKey, ServerPool],
-        key: PoolKey,
+        position: int,
+        service: TableService,
         table: RoutingTable,
         server: TableServer,
     ) -> ServerPool:
+        key = service.slot, position, server.endpoint
         pool = self._pools.get(key)
         if pool is None:
             pool = ServerPool(self._worker, server, table.pool)
         pool.policy = table.pool
         pool.health_slot = server.health_slot
         pool.address = server.address
+        pool.avoid_after = service.avoid_after
+        pool.avoid_s = service.avoid_s
         pool.retired = False
         pools[key] = pool
         return pool

@@ -5,7 +5,7 @@ means is decided in `response_head.py` and `framing.py`.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Passing, Refused, chunk
 from turnout.proxy.response_head import parse_response
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
     from turnout.proxy.pool import ServerPool
     from turnout.proxy.tunnel import Tunnel
-
-INTERIM_MAX: Final = 32
-"""1xx heads before the final one; a server that sends more is taken for broken."""
-HEAD_BYTES_MAX: Final = 64 * 1024
-"""Of a response. Not the clients' limit: servers send longer heads than they accept."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -137,21 +132,27 @@ class UpstreamConnection(asyncio.Protocol):
         if self.buffer:
             data = self.buffer + data
             self.buffer = b""
+        limits = self.pool.worker.table.limits
+        bytes_max = limits.response_header_bytes
         while True:
             end = data.find(b"\r\n\r\n") + 4
+            if bytes_max and (end if end >= 4 else len(data)) > bytes_max:
+                exchange.bad_response(
+                    Refused(502, "head_too_large", "The answer's head is too large.")
+                )
+                return
             if end < 4:
-                if len(data) > HEAD_BYTES_MAX:
-                    exchange.bad_response(
-                        Refused(502, "head_too_large", "The answer's head is too large.")
-                    )
-                elif b"\n\n" in data:
+                if b"\n\n" in data:
                     exchange.bad_response(Refused(502, "bare_lf", "A line ends in a bare LF."))
                 else:
                     self.buffer = data
                 return
             try:
                 head = parse_response(
-                    data[:end], request_method=self.method, upgrade_asked=self.upgrade_asked
+                    data[:end],
+                    request_method=self.method,
+                    upgrade_asked=self.upgrade_asked,
+                    fields_max=limits.headers,
                 )
             except Refused as refused:
                 exchange.bad_response(refused)
@@ -160,7 +161,7 @@ class UpstreamConnection(asyncio.Protocol):
             if head.status >= 200 or head.status == 101:
                 break
             self.interims += 1
-            if self.interims > INTERIM_MAX:
+            if 0 < limits.interim_answers < self.interims:
                 exchange.bad_response(Refused(502, "interim_flood", "Too many 1xx answers."))
                 return
             exchange.interim(head)
@@ -181,7 +182,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.passing = head.passing(exchange.head.version_minor)
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
-                self.decoder = ChunkedDecoder(502)
+                self.decoder = ChunkedDecoder(502, limits.trailer_bytes)
             out, ended = self._body(data) if data else (b"", False)
             if self.exchange is not exchange:
                 return  # refused in the body's first bytes

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import math
 import os
 import random
 import secrets
@@ -293,13 +294,7 @@ class Worker:
         self._trusted = tuple(
             ipaddress.ip_network(network) for network in table.trust_forwarded if network != "unix"
         )
-        if table.access_log == "off":
-            if self.access_log is not None:
-                self._send_log()
-            self.access_log = None
-        else:
-            self._send_log()
-            self.access_log = AccessLog(table.access_log)
+        self._use_log(table)
         self.serving.adopt(table, self.scoreboard, self.region, self.number)
         words, base = self.words, self.region_base
         words[base + R_TABLE_LOADED] = max(words[base + R_TABLE_LOADED], number)
@@ -452,6 +447,16 @@ class Worker:
                     self.channel.send(passive)
         self.serving.forget_gone()
 
+    def _use_log(self, table: RoutingTable) -> None:
+        if table.access_log != "off":
+            if self.access_log is None:
+                self.access_log = AccessLog()
+            self.access_log.use(table.access_log, table.limits.log_bytes)
+        elif self.access_log is not None:
+            self.access_log.kept_bytes = 0  # what cannot be sent now never will be
+            self._send_log()
+            self.access_log = None
+
     def _send_log(self) -> None:
         log = self.access_log
         if log is None or not log.size:
@@ -472,7 +477,7 @@ class Worker:
             return
         self.draining = True
         self.words[self.region_base + R_STATE] = WorkerState.DRAINING
-        self.leave_at_s = monotonic() + self.shutdown_s
+        self.leave_at_s = monotonic() + self.shutdown_s if self.shutdown_s else math.inf
         for listener in self.listeners:
             listener.stop()
         self._leave()

@@ -122,7 +122,9 @@ def test_what_is_left_out_has_a_default() -> None:
     assert configuration.workers >= 1
     assert configuration.runtime_dir == "/run/user/7/turnout"
     assert configuration.control.bind == Address.parse("127.0.0.1:9180")
-    assert configuration.access_log == AccessLog(LogFormat.JSON, "stdout", 8 * 1024 * 1024)
+    assert configuration.access_log == AccessLog(
+        LogFormat.JSON, "stdout", 8 * 1024 * 1024, 1024 * 1024
+    )
     assert configuration.timeouts.header_s == 10
     assert shop.match == Match((), "/")
     assert shop.initial == "blue"
@@ -311,7 +313,8 @@ WRONG = [
     ("retries", "retries: {budget: 20}",
      "services.shop.retries.budget is 20; it needs a percent sign. Write 20%."),
     ("retries", "retries: {xyz: 1}",
-     "services.shop.retries.xyz is no key; expected one of attempts, budget."),
+     "services.shop.retries.xyz is no key; expected one of attempts, budget, budget_window, "
+     "budget_floor."),
     ("on_failure", "on_failure: panic",
      "services.shop.switchover.on_failure is panic; expected `rollback` or `stay`."),
     ("default", "default: slow",

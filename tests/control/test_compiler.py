@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,45 @@ def test_what_was_decided_comes_from_the_store_and_the_rest_from_the_file() -> N
     )
     assert compiled.table.health_paths == {"127.0.0.1:8080": "/alive"}
     assert compiled.unresolved == ()
+
+
+def test_every_limit_of_the_table_has_a_knob() -> None:
+    """None of what a worker is bounded by is what its code says."""
+    shop = {
+        **SHOP,
+        "match": {"hosts": ["shop.example"], "path_prefix": "/shop"},
+        "retries": {"attempts": 1, "budget": "1%", "budget_window": "1s", "budget_floor": 1},
+        "hold": {"requests": 1, "timeout": "1s"},
+        "health": {"passive": {"connect_failures": 1, "avoid": "1s"}},
+        "try_out": {"header": "X-Try", "token": "secret"},
+    }
+    found = configuration(
+        services={"shop": shop},
+        timeouts=dict.fromkeys(
+            (
+                "header", "body_idle", "keep_alive", "connect", "first_byte", "tunnel_idle",
+                "half_closed", "linger", "linger_total", "queue",
+            ),
+            "1500ms",
+        ),
+        limits={
+            "header_bytes": "1KiB", "response_header_bytes": "1KiB", "headers": 10,
+            "interim_answers": 1, "trailer_bytes": "64B", "body_bytes": "1B", "connections": 1,
+            "replay_bytes": "1B", "pipeline_bytes": "1KiB", "server_connections": 1,
+        },
+        pool={"idle": 1, "idle_timeout": "1s", "reuse": "safe"},
+        log={"access": {"format": "text", "worker_buffer": "4KiB"}},
+        via="other",
+        trust_forwarded=["unix"],
+    )  # fmt: skip
+    table = compile_table(found, [row()], {}, number=1).table
+    for part in (table, table.timeouts, table.limits, table.pool, table.services[0]):
+        unset = [
+            field.name
+            for field in fields(part)
+            if field.default is not MISSING and getattr(part, field.name) == field.default
+        ]
+        assert unset == [], type(part).__name__
 
 
 def test_servers_that_the_api_set_win_over_the_file() -> None:

@@ -33,7 +33,7 @@ POLICY = HealthPolicy(
     body="",
     jitter_fraction=0.1,
     doubt_interval_s=0.25,
-    passive=PassivePolicy(connect_failures=3, error_answers=10),
+    passive=PassivePolicy(connect_failures=3, error_answers=10, avoid_s=2.0),
 )
 GOOD = ProbeResult(at=1.0, duration_ms=4.0, status=200)
 BAD = ProbeResult(at=1.0, duration_ms=2000.0, error="no answer in 2 s")
@@ -125,7 +125,7 @@ def test_traffic_never_brings_it_back_and_probes_do() -> None:
 
 def test_traffic_counts_for_nothing_where_it_is_not_to() -> None:
     assert saw(HEALTHY, Traffic(0, 0, 99), passive=None) == HEALTHY
-    off = PassivePolicy(connect_failures=0, error_answers=0)
+    off = PassivePolicy(connect_failures=0, error_answers=0, avoid_s=2.0)
     assert saw(HEALTHY, Traffic(50, 50, 99), passive=off).state is HealthWord.HEALTHY
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from turnout.proxy.fields import Refused
 from turnout.proxy.framing import (
     CHUNK_LINE_MAX,
-    TRAILERS_BYTES_MAX,
     BodyEnd,
     BodyKind,
     ChunkedDecoder,
@@ -23,6 +22,8 @@ from turnout.proxy.framing import (
     passing,
 )
 
+TRAILER_BYTES = 8192
+"""The decoder's own default."""
 NONE = BodyEnd(BodyKind.NONE, 0)
 CHUNKED = BodyEnd(BodyKind.CHUNKED, 0)
 UNTIL_CLOSE = BodyEnd(BodyKind.UNTIL_CLOSE, 0)
@@ -261,8 +262,8 @@ BAD = [
     b"0\r\nA: \x7f\r\n\r\n",
     b"0\r\nA\xe4: b\r\n\r\n",
     b"1;" + b"a" * CHUNK_LINE_MAX + b"\r\n",
-    b"0\r\nA: " + b"a" * TRAILERS_BYTES_MAX + b"\r\n\r\n",
-    b"0\r\n" + b"A: b\r\n" * (TRAILERS_BYTES_MAX // 6 + 1) + b"\r\n",
+    b"0\r\nA: " + b"a" * TRAILER_BYTES + b"\r\n\r\n",
+    b"0\r\n" + b"A: b\r\n" * (TRAILER_BYTES // 6 + 1) + b"\r\n",
 ]
 
 
@@ -290,10 +291,21 @@ def test_the_limits_are_reached_but_not_passed() -> None:
     line = b"1;" + b"a" * (CHUNK_LINE_MAX - 4)
     assert bare(line + b"\r\nx\r\n0\r\n\r\n") == b"x"
     assert Outcome([line + b"a\r\nx\r\n0\r\n\r\n"]).refused
-    value = b"a" * (TRAILERS_BYTES_MAX - 7)
+    value = b"a" * (TRAILER_BYTES - 7)
     assert Outcome([b"0\r\nA: " + value + b"\r\n\r\n"]).trailers == b"A: " + value + b"\r\n"
     assert Outcome([b"0\r\nA: " + value + b"a\r\n\r\n"]).refused
     assert Outcome([b"7fffffffffffffff\r\n"]).body_bytes == 2**63 - 1
+
+
+def test_the_trailers_limit_is_the_callers_and_0_is_none() -> None:
+    trailers = b"A: " + b"a" * 93 + b"\r\n"  # 98 bytes, 100 with the blank line
+    for limit, refused in ((100, False), (99, True), (0, False)):
+        decoder = ChunkedDecoder(400, limit)
+        decoder.reencode(b"0\r\n" + trailers + b"\r\n")
+        assert (decoder.finished, decoder.fault is not None) == (True, refused), limit
+    unlimited = ChunkedDecoder(400, 0)
+    unlimited.reencode(b"0\r\n" + trailers * 1000 + b"\r\n")
+    assert unlimited.trailers == trailers * 1000
 
 
 def test_a_read_in_the_midst_of_a_chunk_is_passed_on_uncopied() -> None:
@@ -328,7 +340,7 @@ def test_memory_is_bounded_by_one_line_or_the_trailers() -> None:
                 decoder.reencode(read)
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert held < 4 * TRAILERS_BYTES_MAX
+        assert held < 4 * TRAILER_BYTES
 
 
 # ---------------------------------------------------------------- writing

@@ -5,8 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnout.proxy.retry import (
-    BUDGET_FLOOR,
-    BUDGET_WINDOW_S,
     Answer,
     Attempt,
     Budget,
@@ -16,6 +14,8 @@ from turnout.proxy.retry import (
 )
 from turnout.proxy.scoreboard import NOT_RETRIED_REASONS, RETRY_REASONS
 
+WINDOW_S, FLOOR = 10, 100
+"""A budget's own defaults."""
 CONNECTING = (Failure.CONNECT_FAILED, Failure.CONNECT_TIMEOUT)
 
 
@@ -133,18 +133,18 @@ def test_an_exhausted_budget_is_the_reason_and_a_refusal_spends_nothing() -> Non
     def one(failed: Attempt) -> Retry | Answer:
         return decide(failed, attempts_max=2, budget=budget, now_s=5.0, requests_total=50)
 
-    for _ in range(BUDGET_FLOOR):
+    for _ in range(FLOOR):
         assert one(attempt(Failure.CONNECT_FAILED, other_servers=0)) == Answer("no_other_server")
-    for _ in range(BUDGET_FLOOR):
+    for _ in range(FLOOR):
         assert isinstance(one(attempt(Failure.CONNECT_FAILED)), Retry)
     assert one(attempt(Failure.CONNECT_FAILED)) == Answer("budget_exhausted")
 
 
 def test_the_floor_is_free_and_comes_back_with_the_window() -> None:
     budget = Budget(0.2)
-    assert [budget.spend(0.0, 0) for _ in range(BUDGET_FLOOR + 1)].count(True) == BUDGET_FLOOR
-    assert not budget.spend(BUDGET_WINDOW_S - 0.1, 0)
-    assert budget.spend(BUDGET_WINDOW_S + 1.0, 0)
+    assert [budget.spend(0.0, 0) for _ in range(FLOOR + 1)].count(True) == FLOOR
+    assert not budget.spend(WINDOW_S - 0.1, 0)
+    assert budget.spend(WINDOW_S + 1.0, 0)
 
 
 def test_a_busy_service_may_retry_its_share() -> None:
@@ -156,6 +156,16 @@ def test_a_busy_service_may_retry_its_share() -> None:
 
 def test_no_budget_means_no_retry_at_all() -> None:
     assert not Budget(0.0).spend(0.0, 1000)
+
+
+def test_window_and_floor_are_the_callers() -> None:
+    budget = Budget(0.5, window_s=2.0, floor=3)
+    assert [budget.spend(0.0, 0) for _ in range(5)].count(True) == 3
+    assert not budget.spend(1.9, 0)
+    assert [budget.spend(3.1, 0) for _ in range(5)].count(True) == 3
+    none = Budget(0.5, floor=0)
+    assert not none.spend(0.0, 0)
+    assert [none.spend(1.0, 10) for _ in range(9)].count(True) == 5
 
 
 def test_requests_of_long_ago_do_not_count() -> None:
@@ -181,8 +191,8 @@ def test_no_window_holds_more_retries_than_its_share(
         granted = sum(budget.spend(now_s, total) for _ in range(asked))
         history.append((now_s, requests, granted))
         # Marks are a second wide, so a window's edge is known to a second.
-        inside = [entry for entry in history if entry[0] > now_s - BUDGET_WINDOW_S + 1]
-        around = [entry for entry in history if entry[0] >= now_s - 2 * BUDGET_WINDOW_S - 4]
-        allowed = max(BUDGET_FLOOR, 0.2 * sum(entry[1] for entry in around))
+        inside = [entry for entry in history if entry[0] > now_s - WINDOW_S + 1]
+        around = [entry for entry in history if entry[0] >= now_s - 2 * WINDOW_S - 4]
+        allowed = max(FLOOR, 0.2 * sum(entry[1] for entry in around))
         assert sum(entry[2] for entry in inside) <= allowed
-    assert len(budget._marks) <= BUDGET_WINDOW_S + 2
+    assert len(budget._marks) <= WINDOW_S + 2
