@@ -141,7 +141,7 @@ async def test_whoever_waits_is_let_go_when_control_stops(api: ApiBench) -> None
     answer = await asyncio.wait_for(waiting, 5)
     assert problem(answer) == (503, "stopping")
     assert answer[1]["switchover"] == now["id"]
-    assert (await api.call("GET", f"/v1/switchovers/{now['id']}"))[1]["state"] == "shifting"
+    await api.until_state(now["id"], "shifting")
 
 
 async def test_a_switch_to_where_all_traffic_is_changes_nothing(api: ApiBench) -> None:
