@@ -28,6 +28,8 @@ LASTING: Final = ("events", "WebSocket")
 
 class Fault(StrEnum):
     LOST = "lost"
+    CUT = "cut"
+    """A receipt names it as such. It has no id there; its client knows it as lost."""
     DOUBLED = "doubled"
     MISROUTED = "misrouted"
     WRONG_BODY = "wrong body"
@@ -262,7 +264,7 @@ def _outcome(one: Exchange) -> tuple[str, str, str]:
     """How the proxy has to have counted it, by what client and upstreams know."""
     got = one.got
     upstream = one.arrived[-1].upstream if one.arrived else ""
-    if got is None or not got.status:
+    if got is None or not got.status or got.error:
         return (upstream, "cut", "")
     if got.left:
         return (upstream, "client_aborted", "")
@@ -286,7 +288,7 @@ def _receipt(receipt: Receipt, exchanges: Sequence[Exchange]) -> Iterator[Findin
     if len(receipt.cut) != receipt.outcomes["cut"]:
         yield wrong(f"{receipt.outcomes['cut']} cut, {len(receipt.cut)} of them named")
     for name in receipt.cut:
-        yield Finding(Fault.LOST, receipt.id, f"cut: {name}")
+        yield Finding(Fault.CUT, receipt.id, name)
     by_upstream = sum(receipt.upstreams.values())
     ended = total - receipt.in_flight - receipt.outcomes["client_aborted"]
     if by_upstream != ended:
@@ -302,12 +304,13 @@ def _within(receipt: Receipt, upstream: str, exchanges: Sequence[Exchange]) -> t
     least = most = 0
     for one in exchanges:
         got = one.got
-        if got is None or got.left or got.upstream != upstream:
+        began_s, ended_s = one.sent.began_s, got.ended_s if got else float("inf")
+        if ended_s < receipt.started_s or began_s > receipt.known_s:
             continue
-        if got.ended_s >= receipt.started_s and one.sent.began_s <= receipt.known_s:
-            most += 1
-            certain = one.sent.began_s >= receipt.started_s
-            least += certain and got.ended_s <= receipt.ended_s - RECEIPT_SLACK_S
+        if any(arrival.upstream == upstream for arrival in one.arrived):
+            most += not (got and got.left)
+        if got and got.upstream == upstream and not (got.left or got.error):
+            least += began_s >= receipt.started_s and ended_s <= receipt.ended_s - RECEIPT_SLACK_S
     return least, most
 
 

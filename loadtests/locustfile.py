@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from geventhttpclient.client import HTTPClient, HTTPClientPool
+from geventhttpclient.response import HTTPParseError
 from geventhttpclient.url import URL
 from locust import FastHttpUser, constant_throughput, events, task
 from locust.env import Environment
@@ -263,7 +264,7 @@ class EventStreamUser(LoadUser):
                         number += 1
                 else:
                     error = f"{answer.request_meta['exception']}"
-            except OSError as fault:
+            except (OSError, HTTPParseError) as fault:
                 error = f"{type(fault).__name__}: {fault}"
             ended_s = time.monotonic()
             if not count:

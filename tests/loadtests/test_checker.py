@@ -312,11 +312,11 @@ def test_a_receipt_that_does_not_agree_is_found(change: dict[str, object], said:
     assert any(said in one.what for one in found), found
 
 
-def test_what_a_receipt_names_as_cut_is_lost() -> None:
+def test_what_a_receipt_names_as_cut_is_found() -> None:
     outcomes = {**RECEIPT.outcomes, "cut": 1}
     receipt = replace(RECEIPT, accepted=5, outcomes=outcomes, cut=["GET /page (worker_died)"])
-    what = only_finding(replace(GOOD, receipts=[receipt]), Fault.LOST, "s1")
-    assert what == "cut: GET /page (worker_died)"
+    what = only_finding(replace(GOOD, receipts=[receipt]), Fault.CUT, "s1")
+    assert what == "GET /page (worker_died)"
 
 
 # ---------------------------------------------------------------- was there anything to see
