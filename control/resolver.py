@@ -166,7 +166,7 @@ class _Source:
     async def _ask(self, name: str, kind: dns.rdatatype.RdataType, timeout_s: float) -> Answer:
         try:
             resolver = self._dns_now()
-            resolver.timeout = min(resolver.timeout, timeout_s / 2)  # room to ask a second time
+            resolver.timeout = timeout_s / 2  # of each attempt: room to ask a second time
             answer = await resolver.resolve(
                 name, kind, raise_on_no_answer=False, lifetime=timeout_s, search=True
             )
