@@ -151,6 +151,9 @@ class Product:
     async def start(self, *, control: bool = True) -> Self:
         """Start, and wait until every worker serves and, with `control`, the API is ready."""
         self.write_config()
+        if self._scoreboard is not None:
+            self._scoreboard.memory.close()
+            self._scoreboard = None
         self._spawn()
         await self.until(self._all_serving, "every worker to serve", START_LIMIT_S)
         if control:
@@ -216,9 +219,10 @@ class Product:
 
     def kill_everything(self) -> None:
         """kill -9 of every process of this Turnout, as nearly at once as can be."""
-        for pid in sorted(self.processes()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        while found := self.processes():  # the supervisor may just have started one more
+            for pid in sorted(found):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
             self._process = None

@@ -21,7 +21,7 @@ OUTCOMES = ("answered_by_upstream", "answered_by_proxy", "client_aborted", "cut"
 
 # A worker that forgets to count one answer in fifty.
 FORGETS = """
-from turnout.proxy import exchange
+from turnout.proxy import exchange, scoreboard
 end = exchange.Exchange._end_answered
 count = 0
 
@@ -30,7 +30,7 @@ def forgetful(self):
     count += 1
     end(self)
     if count % 50 == 0:
-        word = self.upstream.base + exchange.U_ANSWERED + exchange.CODE_INDEX[self.status]
+        word = self.upstream.base + scoreboard.U_ANSWERED + scoreboard.CODE_INDEX[self.status]
         self.worker.words[word] -= 1
 
 exchange.Exchange._end_answered = forgetful
