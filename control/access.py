@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from turnout.config.model import Address, AddressKind, Scope, Token
+from turnout.config.model import Address, AddressKind, ControlPlane, Scope, Token
 from turnout.control.problems import Problem
 
 LOCAL: Final = "local"
@@ -67,6 +67,27 @@ def authorize(caller: Caller, needed: Scope) -> None:
             f"the token {caller.name} may read; this call needs the scope write",
             headers={"WWW-Authenticate": f'{SCHEME} realm="turnout", error="insufficient_scope"'},
         )
+
+
+def unprotected(before: ControlPlane, after: ControlPlane) -> str:
+    """Why a reload must not leave the API with `after`'s tokens; empty: it may.
+
+    What the API is bound to stays until a restart, so a file that is right by itself could
+    take the tokens away from an address that others reach. Both have the bind of before.
+    """
+    bind = before.bind
+    if after.tokens:
+        return ""
+    if not bind.is_loopback:
+        what = "which other machines can reach"
+    elif bind.kind is AddressKind.UNIX and before.tokens:
+        what = "which everybody on this machine may connect to, as there have been tokens"
+    else:
+        return ""
+    return (
+        f"control.tokens is missing, and control.bind stays {bind} until a restart, {what}. "
+        f"Keep control.tokens, or restart Turnout"
+    )
 
 
 def check_site(bind: Address, has_tokens: bool, headers: Mapping[str, str], write: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from turnout.config.loader import needs_restart
 from turnout.config.model import Configuration
 from turnout.config.table import RoutingTable, TableError, decode
+from turnout.control.access import unprotected
 from turnout.control.committed import Committed, write_committed
 from turnout.control.compiler import make_plan, service_names
 from turnout.control.events import Event, TablePublished, TableRefused
@@ -188,6 +189,8 @@ class Publisher:
         pinned = replace(source, pinned=Pinned.of(self.configuration))
         restart = needs_restart(self.configuration, source.read())
         configuration = pinned.read()
+        if error := unprotected(self.configuration.control, configuration.control):
+            return Reloaded(error=error)
         async with self._lock:
             before = self.table
             try:

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.harness import SERVICE, Product, settings, until
+from tests.harness import SERVICE, Api, Product, settings, until
 from tests.upstreams import Upstream
 
 
@@ -124,6 +125,41 @@ async def test_a_reload_refuses_upstreams_that_changed_places(blue: Upstream) ->
         assert answer.status_code == 422
         assert "changed places" in answer.json()["detail"]
         assert await answered_by(product, blue)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:{port}", "unix:{base}/api.sock"])
+async def test_a_reload_does_not_take_the_tokens_from_an_address_that_others_reach(
+    blue: Upstream, bind: str
+) -> None:
+    """A file that is right by itself: it has a bind that needs no tokens, and none."""
+    product = Product(settings([blue.address], [], health="off"))
+    address = bind.format(port=free_port(), base=product.base)
+    tokens = [{"name": "ops", "scope": "write", "token": "s3cret"}]
+    product.write_config({"control": {"bind": address, "tokens": tokens}})
+    try:
+        await product.start(control=False)
+        api = Api(address.replace("0.0.0.0", "127.0.0.1"), token="s3cret")
+        anybody = Api(address.replace("0.0.0.0", "127.0.0.1"))
+        await until(lambda: "control.started" in product.log(), "control")
+        product.write_config({"control": {"bind": "127.0.0.1:9180", "tokens": []}})
+        answer = await api.http.post("/v1/reload")
+        assert answer.status_code == 422
+        assert f"control.bind stays {address} until a restart" in answer.json()["detail"]
+        assert (await anybody.http.get("/v1/services")).status_code == 401
+        # With tokens, others too, it may be reloaded.
+        product.write_config({"control": {"bind": address, "tokens": [{**tokens[0], "name": "x"}]}})
+        assert (await api.http.post("/v1/reload")).status_code == 200
+        await api.close()
+        await anybody.close()
+    finally:
+        await product.close()
 
 
 async def test_what_needs_a_restart_is_named_and_the_rest_is_applied(blue: Upstream) -> None:

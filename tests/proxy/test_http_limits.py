@@ -131,10 +131,21 @@ async def test_connections_to_a_server_have_a_limit_and_those_who_wait_get_their
 
 
 async def test_who_waits_too_long_for_a_connection_gets_503(at: Bench) -> None:
-    busy = [asyncio.ensure_future(at.get(f"/long/{n}?delay=0.45")) for n in range(4)]
-    for number in range(4):
-        await at.blue.received(f"/long/{number}")
+    enough = asyncio.Event()
+
+    async def long(exchange: Exchange) -> None:
+        """An answer that goes on, so that no other timeout ends it."""
+        await exchange.send(exchange.head(200, ("Transfer-Encoding: chunked",)))
+        while not enough.is_set():
+            await exchange.send(b"1\r\nx\r\n")
+            await asyncio.sleep(0.05)
+        await exchange.send(b"0\r\n\r\n")
+
+    at.blue.script["/long"] = long
+    busy = [asyncio.ensure_future(at.get("/long")) for _ in range(4)]
+    await at.blue.received("/long", 4)
     well_formed(await at.get("/waits"), 503, "connection_limit_reached")
+    enough.set()
     assert [(await one).status for one in busy] == [200] * 4
     assert not at.blue.find("/waits")
 
