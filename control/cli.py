@@ -181,7 +181,10 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
 
 @app.command(rich_help_panel="Run")
 def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors."""
+    """Print the JSON Schema of the configuration, for editors.
+
+    Example: turnout schema > turnout.schema.json
+    """
     from turnout.config.loader import schema as configuration_schema
     from turnout.control.cli_output import print_json
 
@@ -194,7 +197,10 @@ def demo(
         float, typer.Option(min=5, max=120, help="About how long the show takes.")
     ] = 30.0,
 ) -> None:
-    """Two upstreams, a load, three switches and their receipts: in one terminal."""
+    """Two upstreams, a load, three switches and their receipts: in one terminal.
+
+    Example: turnout demo --seconds 20
+    """
     from turnout.control.demo import run_demo
 
     raise typer.Exit(run_demo(seconds))
@@ -553,7 +559,10 @@ def wait(
     control: Control = None,
     config: Config = None,
 ) -> None:
-    """Wait for a switchover that was started elsewhere; exits as `switch` does."""
+    """Wait for a switchover that was started elsewhere; exits as `switch` does.
+
+    Examples: turnout wait    turnout wait 1m85qv04f --strict
+    """
     client = connect(control, config)
     _finish(client, id or client.under_way(), as_json, strict, good=("completed",))
 
@@ -583,7 +592,10 @@ def pause(
     id: Id = "", reason: Reason = "", as_json: AsJson = False, control: Control = None,
     config: Config = None,
 ) -> None:  # fmt: skip
-    """Stop a switchover where it is; the weights stay."""
+    """Stop a switchover where it is; the weights stay.
+
+    Example: turnout pause --reason "looking at the logs"
+    """
     _steer("pause", id, reason, as_json, control, config)
 
 
@@ -592,7 +604,10 @@ def resume(
     id: Id = "", reason: Reason = "", as_json: AsJson = False, control: Control = None,
     config: Config = None,
 ) -> None:  # fmt: skip
-    """Let a paused switchover go on."""
+    """Let a paused switchover go on.
+
+    Example: turnout resume
+    """
     _steer("resume", id, reason, as_json, control, config)
 
 
@@ -601,7 +616,10 @@ def approve(
     id: Id = "", reason: Reason = "", as_json: AsJson = False, control: Control = None,
     config: Config = None,
 ) -> None:  # fmt: skip
-    """Let a switchover go on that waits for a person's approval."""
+    """Let a switchover go on that waits for a person's approval.
+
+    Example: turnout approve 1m85qv04f
+    """
     _steer("approve", id, reason, as_json, control, config)
 
 
@@ -610,7 +628,10 @@ def abort(
     id: Id = "", no_wait: NoWait = False, reason: Reason = "", as_json: AsJson = False,
     control: Control = None, config: Config = None,
 ) -> None:  # fmt: skip
-    """End a switchover; the weights return to those before it."""
+    """End a switchover; the weights return to those before it.
+
+    Example: turnout abort --reason "wrong version"
+    """
     client, answer = _steer("abort", id, reason, as_json, control, config)
     _started(client, answer, no_wait, as_json, strict=False, good=("aborted",))
 
@@ -632,7 +653,10 @@ def release(
     service: Service = "", reason: Reason = "", as_json: AsJson = False, control: Control = None,
     config: Config = None,
 ) -> None:  # fmt: skip
-    """Let held requests go."""
+    """Let held requests go.
+
+    Example: turnout release shop
+    """
     _set_hold("release", service, reason, as_json, control, config)
 
 
@@ -654,7 +678,10 @@ def _set_hold(
 
 @app.command(rich_help_panel="Run")
 def reload(as_json: AsJson = False, control: Control = None, config: Config = None) -> None:
-    """Read the configuration again; a wrong one changes nothing."""
+    """Read the configuration again; a wrong one changes nothing.
+
+    Example: turnout check && turnout reload
+    """
     from turnout.control.cli_output import err, out, print_json
 
     answer = connect(control, config).call("POST", "/v1/reload")
@@ -668,7 +695,10 @@ def reload(as_json: AsJson = False, control: Control = None, config: Config = No
 
 @app.command(rich_help_panel="Run")
 def upgrade(control: Control = None, config: Config = None) -> None:
-    """Put the newly installed program on the same sockets. Not in this version."""
+    """Put the newly installed program on the same sockets. Not in this version.
+
+    Example: pip install -U turnout && turnout upgrade
+    """
     connect(control, config).call("POST", "/v1/upgrade")
 
 

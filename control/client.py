@@ -2,6 +2,7 @@
 
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
@@ -139,12 +140,26 @@ class Client:
     ) -> Json:
         """Make one call; returns the JSON of a 2xx answer.
 
-        Raises Unreachable, or Problem for any other answer.
+        A write carries a key, so that one whose answer was lost (control died meanwhile) is
+        asked for again without being done twice. Raises Unreachable, or Problem for any other
+        answer.
         """
-        try:
-            answer = self._http.request(method, path, json=body, params=query or None)
-        except httpx.HTTPError as error:
-            raise Unreachable(self.where, str(error) or type(error).__name__) from None
+        headers = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
+        lost_at: float | None = None
+        while True:
+            try:
+                answer = self._http.request(
+                    method, path, json=body, params=query or None, headers=headers
+                )
+                break
+            except httpx.HTTPError as error:
+                now = time.monotonic()
+                never_sent = lost_at is None and isinstance(error, httpx.ConnectError)
+                if method != "POST" or never_sent or now - (lost_at or now) > LOST_S:
+                    why = str(error) or type(error).__name__
+                    raise Unreachable(self.where, why) from None
+                lost_at = lost_at if lost_at is not None else now
+                time.sleep(POLL_S)
         try:
             document = answer.json() if answer.content else {}
         except ValueError:
