@@ -189,6 +189,23 @@ async def test_what_a_killed_worker_held_is_named() -> None:
             client.close()
 
 
+async def test_what_everybody_held_is_counted_after_everything_was_killed() -> None:
+    async with bench(workers=2) as at:
+        hanging = [await at.client() for _ in range(3)]
+        for number, client in enumerate(hanging):
+            await client.ask(f"/held/{number}?hang=1")
+            await at.blue.received(f"/held/{number}")
+        for _ in range(10):
+            (await at.get("/ok")).must_be(200, "blue")
+        at.product.kill_everything()
+        await at.product.start()
+        found = await sums(at)
+        assert disagreements(found) == []
+        assert (found["accepted"], found["cut"], found["in_flight"]) == (13, 3, 0)
+        for client in hanging:
+            client.close()
+
+
 async def test_sums_agree_after_workers_were_killed_under_load() -> None:
     async with bench(workers=2) as at:
         load = Load(lambda: at.product.address, target=lambda _: "/?delay=0.01", pause_s=0.002)
