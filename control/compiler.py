@@ -18,7 +18,7 @@ from turnout.config.loader import SettingsError
 from turnout.config.model import Configuration
 from turnout.control.committed import Committed, read_committed
 from turnout.control.database import Database
-from turnout.control.rows import ServiceNames, ServiceRow, StoreUnusable
+from turnout.control.rows import ServiceNames, ServiceRow, StoreUnusable, UpstreamsSwapped
 from turnout.control.source import PROGRAM, Pinned, Source, options, read_source
 from turnout.control.tables import (
     Compiled,
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = read_source(given)
         configuration = source.read()
         plan = compile_plan(configuration, source, given_arguments)
+    except UpstreamsSwapped as error:
+        print(f"{source.file}: {error}", file=sys.stderr)
+        return EXIT_WRONG_CONFIGURATION
     except (SettingsError, StoreUnusable, TooManyServers) as error:
         print(error, file=sys.stderr)
         return EXIT_WRONG_CONFIGURATION

@@ -58,9 +58,11 @@ class Database(Ledger):
         if (row.first, row.second) != (names.first, names.second):
             running = self.under_way(names.name)
             if running is not None:
+                started = "" if live else "; start turnout with these to end it"
                 raise UpstreamsSwapped(
                     f"services.{names.name}.upstreams: keep {row.first} and {row.second}, in that"
-                    f" order, until switchover {running.id} has ended (turnout abort)"
+                    f" order, until switchover {running.id} has ended"
+                    f" (turnout wait, turnout abort){started}"
                 )
         swapped = row.second == names.first or row.first == names.second
         if swapped and live:

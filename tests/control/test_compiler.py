@@ -1,5 +1,6 @@
 """Configuration and store -> table, words and plan: by value, and by the process itself."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,10 +15,11 @@ from tests.harness import ROOT
 from turnout.config.loader import load_text
 from turnout.config.model import Configuration
 from turnout.config.table import TableServer
+from turnout.control import wishes
 from turnout.control.committed import Committed, committed_path, read_committed, write_committed
 from turnout.control.compiler import service_names
 from turnout.control.database import Database
-from turnout.control.rows import Note, ServiceRow
+from turnout.control.rows import Author, Note, ServiceRow
 from turnout.control.source import Pinned, Source, source_of
 from turnout.control.tables import Unresolved, compile_table, names_to_resolve
 from turnout.proxy.commands import Plan, decode_plan
@@ -289,3 +291,21 @@ def test_a_wrong_configuration_exits_2_and_names_every_line(file: Path) -> None:
     assert (done.returncode, done.stdout) == (2, b"")
     assert f"{file}:1: workers is many" in done.stderr.decode()
     assert not file.with_name("t.db").exists()
+
+
+def test_upstreams_that_a_switchover_needs_keep_their_names(file: Path, tmp_path: Path) -> None:
+    first = source_of(plan_of(compile_file(file)).configuration)
+    [service] = first.read().services
+    with contextlib.closing(Database(tmp_path / "t.db")) as database:
+        row = database.service("shop")
+        assert row is not None
+        wish = wishes.Wish(Author("ci"), at=1.0)
+        new = wishes.to_weight(service, row, "weights", 5_000, wish)
+        running = database.start_switchover(new, 1.0, lambda _: Note())
+    file.write_text(file.read_text().replace('"green"', '"canary"'))
+    done = compile_file(file)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == (
+        f"{file}: services.shop.upstreams: keep blue and green, in that order, until switchover"
+        f" {running.id} has ended (turnout wait, turnout abort); start turnout with these to end it\n"
+    )
