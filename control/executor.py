@@ -103,13 +103,13 @@ class Executor:
         """Take up what the last control process left. To be called once, before any wish."""
         world = self._world
         rows = await world.store(Database.services)
-        identity = world.workers.identity
+        run = world.workers.run
         plan = recovery.plan(
             self._services,
             rows,
             {row.slot: world.workers.word(row.slot) for row in rows if row.name in self._services},
             await world.store(Database.all_under_way),
-            restarted=await world.store(Database.scoreboard) != identity,
+            restarted=await world.store(Database.last_run) != run,
         )
         await world.store(Database.raise_epoch, plan.epoch_least)
         for order in plan.words:
@@ -118,7 +118,7 @@ class Executor:
         slots = {row.name: row.slot for row in rows}
         for found in plan.switchovers:
             await self._take_up(found, slots[found.switchover.service])
-        await world.store(Database.set_scoreboard, identity)
+        await world.store(Database.set_last_run, run)
         for row in rows:
             if row.held and row.name in self._services:
                 self._holds.release_at(row.name, row.hold_until or 0.0)

@@ -160,14 +160,14 @@ class Ledger:
         with self._transaction():
             return self._next("plan_number")
 
-    def scoreboard(self) -> str:
-        """Identity of the scoreboard that control saw last; empty when it saw none."""
-        identity: str = self._first("SELECT scoreboard FROM meta")[0]
-        return identity
+    def last_run(self) -> str:
+        """The run (from one full stop to the next) that control saw last; at first empty."""
+        run: str = self._first("SELECT run FROM meta")[0]
+        return run
 
-    def set_scoreboard(self, identity: str) -> None:
+    def set_last_run(self, run: str) -> None:
         with self._transaction():
-            self._run("UPDATE meta SET scoreboard = ?", identity)
+            self._run("UPDATE meta SET run = ?", run)
 
     # ------------------------------------------------------------ for the subclass
 

@@ -25,6 +25,11 @@ class Workers(Protocol):
     """The data plane, seen from control."""
 
     @property
+    def run(self) -> str:
+        """Another one when everything was stopped in between."""
+        ...
+
+    @property
     def identity(self) -> str:
         """The scoreboard's; another one when counters began anew."""
         ...

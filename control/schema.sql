@@ -11,8 +11,8 @@ CREATE TABLE meta (
     table_number     INTEGER NOT NULL,
     plan_number      INTEGER NOT NULL,
     last_id          TEXT    NOT NULL,
-    -- Whose counters the baselines are of; another one after a reboot.
-    scoreboard       TEXT    NOT NULL
+    -- The run that control saw last: another one after everything was stopped.
+    run              TEXT    NOT NULL
 ) STRICT;
 
 -- A service keeps its slot, and its upstreams their order, for the store's life.

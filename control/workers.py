@@ -193,6 +193,11 @@ class Workers:
     # ------------------------------------------------------------ counters
 
     @property
+    def run(self) -> str:
+        """Another one when everything was stopped in between."""
+        return f"{self.shared.scoreboard.run:016x}"
+
+    @property
     def identity(self) -> str:
         """The scoreboard's; another one when counters began anew."""
         return f"{self.shared.scoreboard.identity:016x}"

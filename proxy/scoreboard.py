@@ -145,7 +145,7 @@ LAYOUT: Final = 1
 FILE_HEADER_BYTES: Final = 4096
 
 # File header, in words.
-_F_MAGIC, _F_LAYOUT, _F_IDENTITY, _F_REGIONS, _F_SERVICES, _F_INFLIGHT = range(6)
+_F_MAGIC, _F_LAYOUT, _F_IDENTITY, _F_REGIONS, _F_SERVICES, _F_INFLIGHT, _F_RUN = range(7)
 
 # Region header, in words.
 REGION_HEADER_WORDS: Final = 32
@@ -410,6 +410,15 @@ class Scoreboard:
         identity = words[_F_IDENTITY]
         header.close()
         return cls(SharedWords(path, geometry.file_bytes, create=False), geometry, identity)
+
+    @property
+    def run(self) -> int:
+        """Random; another one after everything was stopped, while the counters may go on."""
+        return self.words[_F_RUN]
+
+    @run.setter
+    def run(self, value: int) -> None:
+        self.words[_F_RUN] = value
 
     def region(self, index: int) -> int:
         """Offset in words of region `index`."""

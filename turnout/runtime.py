@@ -116,6 +116,8 @@ class SharedFiles:
         self.routing = _words(directory / ROUTING_FILE, ROUTING_BYTES)
         self.health = _words(directory / HEALTH_FILE, HEALTH_BYTES)
         self.scoreboard = _scoreboard(directory, plan, taken_over=taken_over)
+        if not taken_over:
+            self.scoreboard.run = secrets.randbits(63)
 
     def begin(self, directory: RuntimeDirectory, plan: Plan, *, taken_over: bool) -> None:
         """Put the plan's table, words and health in force.

@@ -34,6 +34,7 @@ class MemoryWorkers:
 
     now: Any
     identity: str = "scoreboard-1"
+    run: str = "run-1"
     words: dict[int, RoutingWord] = field(default_factory=dict)
     newest_epoch: int = 0
     seen: dict[int, int] = field(default_factory=lambda: {0: 0, 1: 0})

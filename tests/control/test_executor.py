@@ -533,7 +533,7 @@ async def test_after_a_restart_of_everything_it_goes_back_if_so_configured(
     async with opened(tmp_path, configuration=configuration) as first:
         started = await first.executor.start("shop", "green", CI, strategy="careful")
         await first.until(lambda: first.weights == [1000])
-    workers = MemoryWorkers(time.time, identity="scoreboard-2")
+    workers = MemoryWorkers(time.time, identity="scoreboard-2", run="run-2")
     prober = MemoryProber()
     prober.set("blue", HealthWord.UNKNOWN)
     async with opened(tmp_path, workers, prober, configuration) as second:
