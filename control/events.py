@@ -1,13 +1,15 @@
 """What is told outside: one frozen class an event, with a dotted name that does not change.
 
 Read by people at 3 a.m. (`to_line`), by log collectors (`to_json`) and by readers of the
-event stream. Fields are plain values; a name that is once given keeps its meaning.
+event stream. Fields are plain values; a name that is once given keeps its meaning. Points in
+time (`TIMES`) are seconds since 1970 here, and UTC in ISO 8601 wherever they are read.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,9 +261,21 @@ class ControlProblem(Event):
 # ---------------------------------------------------------------- as they are read
 
 
+TIMES: Final = frozenset({"until", "next_step_at"})
+"""Fields that are points in time."""
+
+
+def utc(at: float) -> str:
+    """Seconds since 1970 as `2026-11-24T02:08:31.250Z` (RFC 3339)."""
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
 def to_document(event: Event) -> dict[str, Any]:
-    """The event's fields, without its name; an empty `service` is left out."""
+    """The event's fields as they are read, without its name; an empty `service` is left out."""
     values = {field.name: getattr(event, field.name) for field in fields(event)}
+    for name in TIMES & values.keys():
+        values[name] = None if values[name] is None else utc(values[name])
     if not event.service:
         del values["service"]
     return values

@@ -18,7 +18,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from turnout.config.model import LogFormat
@@ -281,7 +280,7 @@ class EventLog:
         """Queue the event's line; with format `off`, nothing."""
         if self._format is LogFormat.OFF:
             return
-        at_utc = utc(self._now())
+        at_utc = events.utc(self._now())
         if self._format is LogFormat.JSON:
             text = events.to_json(event, at_utc)
         else:
@@ -292,8 +291,3 @@ class EventLog:
         """Go on in another format or file, as a reload has it."""
         self._format = format
         self._writer.reopen(path)
-
-
-def utc(at_s: float) -> str:
-    """Seconds since 1970 as `2026-03-01T12:00:00.123Z` (RFC 3339)."""
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

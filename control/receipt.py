@@ -10,11 +10,11 @@ receipt says so.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
 from turnout.config.weights import Weights
+from turnout.control.events import utc
 from turnout.control.evidence import Evidence, Snapshot, difference, evidence, outcomes, zero
 from turnout.control.state import Switchover
 from turnout.proxy import scoreboard as board
@@ -88,12 +88,6 @@ def phases(switchover: Switchover) -> list[dict[str, Any]]:
         {"name": str(name), "seconds": round(max(0.0, until - since), 3)}
         for (name, since), (_, until) in pairwise(entered)
     ]
-
-
-def utc(at: float) -> str:
-    """Seconds since 1970 as `2026-11-24T02:08:31.250Z`."""
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
 
 
 def verify(receipt: Mapping[str, Any]) -> list[str]:

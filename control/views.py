@@ -1,12 +1,13 @@
 """Pure: a service, a switchover, an entry of the audit -> what the API shows of it."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from turnout.config.model import WHOLE, Service
 from turnout.config.weights import Weights
+from turnout.control.events import utc
 from turnout.control.health import ProbeResult, UpstreamHealth
-from turnout.control.receipt import phases, utc
+from turnout.control.receipt import phases
 from turnout.control.rows import AuditEntry, ServiceRow, StoredEvent
 from turnout.control.switchover import State, Switchover
 
@@ -162,19 +163,9 @@ def audit_entry(entry: AuditEntry) -> dict[str, Any]:
 
 def event(stored: StoredEvent) -> dict[str, Any]:
     """An event of the stream, without its number, which is the SSE id."""
-    times = {
-        name: utc(value)
-        for name, value in stored.document.items()
-        if name in _TIMES and value is not None
-    }
     return {
         "event": stored.name,
         "at": utc(stored.at),
         "revision": stored.revision,
         **stored.document,
-        **times,
     }
-
-
-_TIMES: Final = ("until", "next_step_at")
-"""Fields of events that are seconds since 1970."""

@@ -1,11 +1,12 @@
 """Events: stable names, and lines that nobody can break."""
 
 import json
+from dataclasses import fields
 
 import pytest
 
 from turnout.control import events
-from turnout.control.events import RolledBack, ServerUnhealthy, WeightsChanged, to_line
+from turnout.control.events import RolledBack, ServerUnhealthy, WeightsChanged, to_line, utc
 
 
 def test_every_event_has_a_dotted_name_of_its_own() -> None:
@@ -56,6 +57,24 @@ def test_json_has_the_name_the_time_and_the_fields() -> None:
         "event": "service.held",
         "service": "shop",
         "who": "ci",
-        "until": 5.0,
+        "until": "1970-01-01T00:00:05.000Z",
         "reason": "",
     }
+
+
+def test_points_in_time_are_utc_wherever_they_are_read() -> None:
+    assert utc(1_764_000_000.25) == "2025-11-24T16:00:00.250Z"
+    told = events.Shifting(
+        service="shop", switchover="7f3", step=1, steps=3, second_weight=100, next_step_at=60.5
+    )
+    assert to_line(told).endswith(" next_step_at=1970-01-01T00:01:00.500Z")
+    assert events.to_document(told)["next_step_at"] == "1970-01-01T00:01:00.500Z"
+    held = events.Held(service="shop", who="ci", until=None, reason="")
+    assert to_line(held) == "service.held service=shop who=ci"
+
+
+def test_every_number_with_a_fraction_is_a_point_in_time() -> None:
+    """A duration would have its unit in its name, and a test of its own."""
+    kinds = [kind for kind in vars(events).values() if hasattr(kind, "NAME")]
+    named = {field.name for kind in kinds for field in fields(kind) if "float |" in str(field.type)}
+    assert named == events.TIMES

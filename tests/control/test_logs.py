@@ -12,7 +12,7 @@ import pytest
 
 from turnout.config.model import LogFormat
 from turnout.control.events import ServerUnhealthy
-from turnout.control.logs import EventLog, LogWriter, _parts, utc
+from turnout.control.logs import EventLog, LogWriter, _parts
 
 
 def until(condition: Callable[[], bool], deadline_s: float = 5.0) -> None:
@@ -254,7 +254,3 @@ def test_a_clients_line_break_does_not_make_a_second_line(path: Path, told: Told
     EventLog(writer, LogFormat.TEXT).write(hostile)
     assert writer.close()
     assert path.read_bytes().count(b"\n") == 1
-
-
-def test_a_time_as_rfc_3339_has_it() -> None:
-    assert utc(0.0) == "1970-01-01T00:00:00.000Z"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from turnout.config.model import WHOLE, OnFailure
 from turnout.control.evidence import Snapshot
-from turnout.control.receipt import build, phases, utc, verify
+from turnout.control.receipt import build, phases, verify
 from turnout.control.switchover import State, Switchover
 from turnout.proxy import scoreboard as board
 
@@ -140,10 +140,6 @@ def test_counters_that_began_anew_begin_the_window_anew_and_it_says_so() -> None
     assert receipt["window"]["counters_restarted"] is True
     assert receipt["requests"]["accepted"] == 5
     assert verify(receipt) == []
-
-
-def test_times_are_utc_with_milliseconds() -> None:
-    assert utc(AT) == "2025-11-24T16:00:00.250Z"
 
 
 @given(
