@@ -72,7 +72,8 @@ check: $(DEV)  ## lint, format, types, architecture, unit tests
 	$(BIN)/mypy
 	@if command -v pyright >/dev/null; then pyright --pythonpath $(BIN)/python; \
 		else echo "pyright is not installed: skipped"; fi
-	$(BIN)/python -m pytest -q -rs tests/test_architecture.py tests/config tests/proxy tests/control
+	$(BIN)/python -m pytest -rs -m "not product" \
+		tests/test_architecture.py tests/config tests/proxy tests/control
 
 docs: $(RUNTIME)  ## write the generated reference pages anew
 	$(BIN)/python -m turnout.config.reference
