@@ -20,7 +20,7 @@ from typing import Final
 
 from loadtests.ledgers import Arrived, Change, Got, Ledgers, Receipt, Sent, Served
 
-RECEIPT_SLACK_S: Final = 0.1
+RECEIPT_SLACK_S: Final = 0.25
 """A worker counts an answer a moment after the client may have read its end."""
 LASTING: Final = ("events", "WebSocket")
 """Kinds whose length says nothing of the server: the histogram of durations leaves them out."""
@@ -305,7 +305,7 @@ def _within(receipt: Receipt, upstream: str, exchanges: Sequence[Exchange]) -> t
     for one in exchanges:
         got = one.got
         began_s, ended_s = one.sent.began_s, got.ended_s if got else float("inf")
-        if ended_s < receipt.started_s or began_s > receipt.known_s:
+        if ended_s < receipt.started_s - RECEIPT_SLACK_S or began_s > receipt.known_s:
             continue
         if any(arrival.upstream == upstream for arrival in one.arrived):
             most += not (got and got.left)
