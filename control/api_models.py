@@ -97,7 +97,9 @@ class LastProbe(Answer):
 
 class Server(Answer):
     address: str = Field(description="As configured.")
-    endpoint: str = Field(description="What is connected to.")
+    endpoint: str = Field(
+        description="What is connected to; empty while the address is a name without one."
+    )
     healthy: bool
     reason: str = Field(description="Why it is not healthy; empty when it is.")
     last_probe: LastProbe | None

@@ -42,7 +42,7 @@ from turnout.control.shared import SharedState
 from turnout.control.source import Source, options, read_source, source_of
 from turnout.control.store import Audit, Author, Database, Note, ServiceRow, Store, StoreUnusable
 from turnout.control.supervision import Supervision
-from turnout.control.tables import endpoints_of, names_to_resolve
+from turnout.control.tables import endpoints_of, names_to_resolve, unresolved_in
 from turnout.control.workers import Listeners, Workers
 from turnout.proxy.commands import (
     CONTROL_LOCK_FILE,
@@ -143,7 +143,12 @@ class Control:
         self.journal = Journal(self.store, self._event_log.write, time.time)
         self.casualties = Casualties(given.runtime_dir, self.store, self.journal, self.problem)
         self.supervision = Supervision(given.runtime_dir)
-        self.prober = Prober(self.shared, emit=self.tell, tell=self.problem)
+        self.prober = Prober(
+            self.shared,
+            emit=self.tell,
+            tell=self.problem,
+            lookup_error=lambda address: self.resolver.errors().get(address, ""),
+        )
         self.workers = Workers(
             self.shared,
             self.supervision,
@@ -212,7 +217,8 @@ class Control:
         rows = await self.store(Database.services)
         self.resolver.watch(names_to_resolve(configuration, rows), endpoints_of(table))
         stack.push_async_callback(self.prober.close)
-        self.prober.watch(configuration, table)
+        self.publisher.unresolved = unresolved_in(configuration, rows, table)
+        self.prober.watch(configuration, table, self.publisher.unresolved)
         stack.callback(self.workers.close)
         await self.workers.start()
         stack.push_async_callback(self.supervision.close)

@@ -111,6 +111,8 @@ def _health(upstream: Json) -> Text:
 def _server_health(server: Json) -> Text:
     if server["healthy"]:
         return Text("healthy", style="green")
+    if not server["endpoint"]:
+        return Text("no address", style="red")
     if server.get("last_probe") is None:
         return Text("not probed yet", style="yellow")
     return Text("unhealthy", style="red")

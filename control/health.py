@@ -6,6 +6,7 @@ Pure; the prober does the probing. A state changes only after several results in
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 from turnout.config.model import HealthPolicy, PassivePolicy
@@ -161,10 +162,20 @@ class UpstreamHealth:
         return self.state is HealthWord.HEALTHY
 
 
+def not_resolved(error: str) -> str:
+    """Why a server whose name has no address is not healthy."""
+    return f"name does not resolve: {error or 'no answer yet'}"
+
+
 def upstream_health(
-    name: str, servers: Mapping[str, ServerHealth], min_healthy: int, policy: HealthPolicy | None
+    name: str,
+    servers: Mapping[str, ServerHealth],
+    min_healthy: int,
+    policy: HealthPolicy | None,
+    unresolved: Mapping[str, str] = MappingProxyType({}),
 ) -> UpstreamHealth:
-    """Judge an upstream by its servers (address -> health).
+    """Judge an upstream by its servers (address -> health, and address -> why the name of
+    one has no address).
 
     Healthy: at least `min_healthy` are. Not known: those never probed may still make it so.
     Without a policy (`health: off`) it is always healthy, unless it has no server at all.
@@ -172,19 +183,23 @@ def upstream_health(
     states = [server.state for server in servers.values()]
     healthy = states.count(HealthWord.HEALTHY)
     possible = healthy + states.count(HealthWord.UNKNOWN)
-    total = len(servers)
-    if not servers:
+    total = len(servers) + len(unresolved)
+    if not total:
         why = f"{name} has no servers"
         return UpstreamHealth(name, HealthWord.UNHEALTHY, why, 0, 0)
-    if policy is None:
-        return UpstreamHealth(name, HealthWord.HEALTHY, "", total, total)
-    if healthy >= min_healthy:
+    if policy is None and servers:
+        return UpstreamHealth(name, HealthWord.HEALTHY, "", len(servers), total)
+    if servers and healthy >= min_healthy:
         return UpstreamHealth(name, HealthWord.HEALTHY, "", healthy, total)
-    reasons = ", ".join(
+    reasons = [
         f"{address} {server.reason}"
         for address, server in servers.items()
         if server.state is not HealthWord.HEALTHY
+    ]
+    reasons += [f"{address} {not_resolved(error)}" for address, error in unresolved.items()]
+    why = (
+        f"{healthy} of {total} servers of {name} healthy, {min_healthy} needed:"
+        f" {', '.join(reasons)}"
     )
-    why = f"{healthy} of {total} servers of {name} healthy, {min_healthy} needed: {reasons}"
     state = HealthWord.UNKNOWN if possible >= min_healthy else HealthWord.UNHEALTHY
     return UpstreamHealth(name, state, why, healthy, total)

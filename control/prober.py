@@ -9,7 +9,7 @@ from the words: what was unhealthy stays so until probes say otherwise.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -26,12 +26,14 @@ from turnout.control.health import (
     UpstreamHealth,
     from_word,
     next_probe_s,
+    not_resolved,
     observed,
     probed,
     upstream_health,
 )
 from turnout.control.loops import Tell, keep_running
 from turnout.control.probe import ServerProbe
+from turnout.control.tables import Unresolved
 from turnout.proxy.commands import Passive
 from turnout.proxy.scoreboard import HealthWord
 
@@ -58,6 +60,7 @@ class ServerView:
 
     address: str
     endpoint: str
+    """Empty: the address is a name, and nobody knows where it is."""
     state: HealthWord
     reason: str
     """Why it is not healthy; empty when it is."""
@@ -94,11 +97,13 @@ class Prober:
         "_changed",
         "_dice",
         "_emit",
+        "_lookup_error",
         "_min_healthy",
         "_policies",
         "_servers",
         "_started",
         "_tell",
+        "_unresolved",
         "_upstreams",
         "_words",
     )
@@ -109,11 +114,14 @@ class Prober:
         *,
         emit: Callable[[events.Event], None],
         tell: Tell,
+        lookup_error: Callable[[str], str] = lambda address: "",
         dice: Callable[[], float] = lambda: random.uniform(-1.0, 1.0),
     ) -> None:
+        """`lookup_error` says why a server's name does not resolve."""
         self._words = words
         self._emit = emit
         self._tell = tell
+        self._lookup_error = lookup_error
         self._dice = dice
         self._started = False
         self._bounds = Bounds(concurrency=1, body_bytes=0)
@@ -122,13 +130,22 @@ class Prober:
         self._by_slot: dict[int, _Server] = {}
         self._policies: dict[str, HealthPolicy | None] = {}
         self._min_healthy: dict[UpstreamKey, int] = {}
+        self._unresolved: dict[UpstreamKey, list[str]] = {}
+        """Addresses that are in no table, as their names do not resolve."""
         self._upstreams: dict[UpstreamKey, UpstreamHealth] = {}
         self._changed = asyncio.Event()
 
     # ------------------------------------------------------------ what is watched
 
-    def watch(self, configuration: Configuration, table: RoutingTable) -> None:
+    def watch(
+        self,
+        configuration: Configuration,
+        table: RoutingTable,
+        unresolved: Iterable[Unresolved] = (),
+    ) -> None:
         """Watch the servers of this table from now on, and no others.
+
+        Those that are `unresolved` cannot be probed, and count as not healthy.
 
         To be called before the table is published: a server that is new gets its health word
         here, so that no worker takes it for the one that had the word before. The first call
@@ -143,6 +160,9 @@ class Prober:
             for service in configuration.services
             for upstream in service.upstreams
         }
+        self._unresolved = {}
+        for lost in unresolved:
+            self._unresolved.setdefault((lost.service, lost.upstream), []).append(lost.address)
         before, self._servers = self._servers, {}
         for service in table.services:
             for index, upstream in enumerate(service.upstreams):
@@ -272,15 +292,7 @@ class Prober:
         """Judge an upstream anew, and tell a change, unless we only found it so at the start."""
         key = (service, upstream)
         before = self._upstreams.get(key)
-        servers: Mapping[str, ServerHealth] = {
-            _label(watched.server): watched.health
-            for watched in self._servers.values()
-            if (watched.service, watched.upstream) == key
-        }
-        now = upstream_health(
-            upstream, servers, self._min_healthy.get(key, 1), self._policies.get(service)
-        )
-        self._upstreams[key] = now
+        now = self._upstreams[key] = self._health(key)
         was = before.state if before is not None else HealthWord.UNKNOWN
         if now.state is was or not told:
             return
@@ -292,6 +304,21 @@ class Prober:
                 events.UpstreamUnhealthy(service=service, upstream=upstream, reason=now.reason)
             )
 
+    def _health(self, key: UpstreamKey) -> UpstreamHealth:
+        service, upstream = key
+        servers: Mapping[str, ServerHealth] = {
+            _label(watched.server): watched.health
+            for watched in self._servers.values()
+            if (watched.service, watched.upstream) == key
+        }
+        return upstream_health(
+            upstream,
+            servers,
+            self._min_healthy.get(key, 1),
+            self._policies.get(service),
+            {address: self._lookup_error(address) for address in self._unresolved.get(key, ())},
+        )
+
     def _news(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -300,14 +327,17 @@ class Prober:
 
     def upstream(self, service: str, upstream: str) -> UpstreamHealth:
         """Health of an upstream as it is known now; of one not watched: not known."""
-        known = self._upstreams.get((service, upstream))
+        key = (service, upstream)
+        if key in self._unresolved:
+            return self._health(key)  # why a name does not resolve may have changed
+        known = self._upstreams.get(key)
         if known is not None:
             return known
         return UpstreamHealth(upstream, HealthWord.UNKNOWN, f"{upstream} is {NEVER_PROBED}", 0, 0)
 
     def servers(self, service: str, upstream: str) -> tuple[ServerView, ...]:
-        """The servers of an upstream, in the table's order."""
-        return tuple(
+        """The servers of an upstream in the table's order, then those that do not resolve."""
+        resolved = (
             ServerView(
                 address=watched.server.address,
                 endpoint=watched.server.endpoint,
@@ -318,6 +348,17 @@ class Prober:
             for watched in self._servers.values()
             if (watched.service, watched.upstream) == (service, upstream)
         )
+        unresolved = (
+            ServerView(
+                address=address,
+                endpoint="",
+                state=HealthWord.UNHEALTHY,
+                reason=not_resolved(self._lookup_error(address)),
+                last_probe=None,
+            )
+            for address in self._unresolved.get((service, upstream), ())
+        )
+        return (*resolved, *unresolved)
 
     async def changed(self) -> None:
         """Wait until the state of any server or the set of servers changes after this call."""

@@ -33,7 +33,7 @@ Configure = Callable[[Configuration], None]
 """Called with a new configuration before it is in force; raises a Refusal if it cannot be."""
 Resolve = Callable[[Configuration, Sequence[ServiceRow]], Awaitable[Mapping[str, Sequence[str]]]]
 """Gives where the servers' names are; one that is new is looked up first."""
-Watch = Callable[[Configuration, RoutingTable], None]
+Watch = Callable[[Configuration, RoutingTable, Sequence[Unresolved]], None]
 """Called before a table is given to the workers, so that its servers have health words."""
 OnCut = Callable[[str, str, Sequence[Mapping[str, Any]]], Awaitable[None]]
 """Called with service, upstream and the names of what was cut as its server went."""
@@ -99,6 +99,8 @@ class Publisher:
             before = self.table
             compiled = await self._compile(self.configuration)
             if same(compiled.table, before):
+                self.unresolved = compiled.unresolved
+                self._watch(self.configuration, before, self.unresolved)
                 return
             await self._prepare(self.configuration, compiled, reason)
             await self._commit(compiled, reason)
@@ -129,13 +131,13 @@ class Publisher:
     async def _prepare(self, configuration: Configuration, compiled: Compiled, reason: str) -> None:
         """Raises refusals.TableRefused."""
         shared, table = self._workers.shared, compiled.table
-        self._watch(configuration, table)
+        self._watch(configuration, table, compiled.unresolved)
         try:
             error = await self._workers.prepare_table(table, _prepare_timeout_s(configuration))
         except OSError as fault:
             error = f"{shared.runtime_dir}: {fault.strerror}"
         if error:
-            self._watch(self.configuration, self.table)
+            self._watch(self.configuration, self.table, self.unresolved)
             self._tell(TableRefused(number=table.number, reason=error))
             raise Refused(f"table {table.number} ({reason}) was not put in force: {error}")
 
@@ -202,20 +204,21 @@ class Publisher:
                     await self._prepare(configuration, compiled, "reload")
                 self._configure(configuration)
             except (Refusal, UpstreamsSwapped) as error:
-                self._watch(self.configuration, before)
+                self._watch(self.configuration, before, self.unresolved)
                 return Reloaded(error=str(error))
             plan = await self._plan(configuration, pinned, compiled)
             refusal = await self._supervision.apply_plan(plan)
             if refusal:
                 self._configure(self.configuration)
-                self._watch(self.configuration, before)
+                self._watch(self.configuration, before, self.unresolved)
                 return Reloaded(error=refusal)
             was = self.configuration
             changed = configuration != was
             self.source, self.configuration = pinned, configuration
             if not same(compiled.table, before):
                 await self._commit(compiled, "reload")
-            self._watch(configuration, self.table)
+            self.unresolved = compiled.unresolved
+            self._watch(configuration, self.table, self.unresolved)
         self._changed()
         task = asyncio.get_running_loop().create_task(self._retire(before, self.table, was))
         self._retiring.add(task)

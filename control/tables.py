@@ -105,6 +105,26 @@ def names_to_resolve(configuration: Configuration, rows: Iterable[ServiceRow]) -
     }
 
 
+def unresolved_in(
+    configuration: Configuration, rows: Iterable[ServiceRow], table: RoutingTable
+) -> tuple[Unresolved, ...]:
+    """Servers that a table lacks: their names did not resolve when it was compiled."""
+    known = {row.name: row for row in rows}
+    there = {
+        (service.name, upstream.name, server.address)
+        for service in table.services
+        for upstream in service.upstreams
+        for server in upstream.servers
+    }
+    return tuple(
+        Unresolved(service.name, upstream.name, address)
+        for service in configuration.services
+        for index, upstream in enumerate(service.upstreams)
+        for address in servers_of(service, known.get(service.name), index)
+        if (service.name, upstream.name, address) not in there
+    )
+
+
 def servers_of(service: Service, row: ServiceRow | None, index: int) -> tuple[str, ...]:
     """The servers of an upstream: those that the API set, else the file's."""
     upstream = service.upstreams[index]
@@ -222,6 +242,7 @@ def _table(
             half_closed_s=timeouts.half_closed_s,
             linger_s=timeouts.linger_s,
             linger_total_s=timeouts.linger_total_s,
+            shutdown_s=timeouts.shutdown_s,
         ),
         limits=TableLimits(
             header_bytes=limits.header_bytes,

@@ -206,3 +206,16 @@ def test_an_unhealthy_upstream_names_its_servers_and_their_reasons() -> None:
 def test_without_checks_it_is_always_healthy_but_not_without_servers() -> None:
     assert upstream_health("green", {"a": UNHEALTHY}, 1, None).healthy
     assert upstream_health("green", {}, 1, None).reason == "green has no servers"
+
+
+def test_a_server_whose_name_does_not_resolve_is_one_that_is_not_healthy() -> None:
+    lost = {"app:9001": "there is no such name"}
+    assert upstream_health("green", {"a": HEALTHY}, 1, POLICY, lost) == UpstreamHealth(
+        "green", HealthWord.HEALTHY, "", 1, 2
+    )
+    assert upstream_health("green", {"a": HEALTHY}, 2, POLICY, lost).reason == (
+        "1 of 2 servers of green healthy, 2 needed:"
+        " app:9001 name does not resolve: there is no such name"
+    )
+    assert not upstream_health("green", {}, 1, None, lost).healthy
+    assert upstream_health("green", {"a": UNHEALTHY}, 1, None, lost).healthy

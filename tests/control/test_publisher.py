@@ -93,6 +93,36 @@ async def test_a_name_that_means_nothing_is_told_and_gets_no_traffic(blue: Upstr
         await until(lambda: "nowhere.invalid cannot be resolved" in product.log(), "it said")
 
 
+async def test_a_server_whose_name_does_not_resolve_is_shown_with_the_reason(
+    blue: Upstream,
+) -> None:
+    async with turnout(blue, resolver={"timeout": "200ms"}) as product:
+        for _ in range(2):  # as it is told at once, and by a control process that came later
+            known = (await product.api.http.get(f"/v1/services/{SERVICE}")).json()
+            if not known["upstreams"]["green"]["servers"]:
+                path = f"/v1/services/{SERVICE}/upstreams/green"
+                body = {"servers": ["nowhere.invalid:80"]}
+                known = (await product.api.http.put(path, json=body)).json()
+            green = known["upstreams"]["green"]
+            [server] = green["servers"]
+            assert (server["address"], server["endpoint"]) == ("nowhere.invalid:80", "")
+            assert (server["healthy"], server["last_probe"]) == (False, None)
+            assert server["reason"].startswith("name does not resolve: ")
+            assert (green["healthy"], green["health"]) == (False, "unhealthy")
+            assert green["reason"].startswith(
+                "0 of 1 servers of green healthy, 1 needed:"
+                " nowhere.invalid:80 name does not resolve: "
+            )
+            refused = await product.api.http.post(
+                f"/v1/services/{SERVICE}/switchovers", json={"to": "green"}
+            )
+            assert refused.status_code == 422
+            assert "name does not resolve" in refused.json()["detail"]
+            pid = product.control_pid
+            os.kill(pid, signal.SIGKILL)
+            await product.control_replaced(pid)
+
+
 async def test_a_reload_brings_a_service_with_its_initial_weights_and_takes_it_away(
     blue: Upstream, other: Upstream
 ) -> None:
