@@ -23,7 +23,7 @@ from loadtests.ledgers import UPSTREAMS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SERVICE: Final = "shop"
-START_LIMIT_S: Final = 20.0
+START_LIMIT_S: Final = 60.0
 STOP_LIMIT_S: Final = 40.0
 LOG_TAIL: Final = 4000
 MISTAKES: Final = ("Traceback (most recent call last)", "unexpected_error", "control.problem")
