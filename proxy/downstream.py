@@ -325,7 +325,7 @@ class Downstream(asyncio.Protocol):
         if ended:
             self.body = None
         else:
-            self.wait_for_body()
+            exchange.request_goes_on()
         if out:
             exchange.request_data(out)
         if ended and exchange.under_way:
@@ -424,7 +424,9 @@ class Downstream(asyncio.Protocol):
             )
             self.transport.abort()
         else:
+            # What was written goes out, if the client takes it at all.
             self.transport.close()
+            self._linger_from_now()
 
     def begin_tunnel(self, tunnel: "Tunnel") -> None:
         self.tunnel = tunnel
@@ -453,13 +455,16 @@ class Downstream(asyncio.Protocol):
         """
         self.body = None
         self.buffer = b""
-        self.lingering = True
         self.paused = 0
         if self.eof:
             self.transport.close()
-            return
-        self.transport.resume_reading()
-        self.write_eof()
+        else:
+            self.transport.resume_reading()
+            self.write_eof()
+        self._linger_from_now()
+
+    def _linger_from_now(self) -> None:
+        self.lingering = True
         total_s = self.worker.table.timeouts.linger_total_s
         self.linger_until_s = self.worker.now_s + total_s if total_s else math.inf
         self._linger()

@@ -233,12 +233,9 @@ class Exchange(Account):
         self.attempt_number += 1
         connection = None
         if pool.idle:
-            # A request that may not be sent twice does not go out on a kept connection that
-            # could be closing at this moment, if the operator wants it so.
-            safe = pool.policy.reuse_safe and self.down.requests <= 1
             if self.idempotent:
                 connection = pool.take_idle(now_s, certain=False) if not self.retries else None
-            elif not safe:
+            elif not pool.kept_from(self):
                 connection = pool.take_idle(now_s, certain=True)
         if connection is not None:
             self._send(connection, reused=True)
@@ -358,6 +355,14 @@ class Exchange(Account):
             self.connection.write(data)
             self.down.resume_body()
 
+    def request_goes_on(self) -> None:
+        """A piece of the body has come and its end has not: more is due, unless the request
+        still waits for something else that has a deadline of its own."""
+        if self.state is State.ASKED:
+            self.down.wait_for_body()
+        elif self.state is State.ANSWERING:
+            self._answer_due()
+
     def request_end(self) -> None:
         """The body is complete."""
         self.body_done = True
@@ -428,7 +433,7 @@ class Exchange(Account):
         connection = self.connection
         assert connection is not None
         self.connection = None
-        if self.body_done:
+        if self.body_done and not self.unsent:
             connection.finished()
         else:
             # The server did not wait for the body: what it would read next is not a head.

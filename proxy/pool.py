@@ -43,6 +43,7 @@ class ServerPool:
         "in_flight",
         "last_error",
         "open",
+        "opening",
         "policy",
         "reported",
         "retired",
@@ -63,6 +64,7 @@ class ServerPool:
         self.waiting: deque[Exchange] = deque()
         self.connecting: set[asyncio.Task[None]] = set()
         self.open = 0
+        self.opening = 0
         self.in_flight = 0
         self.retired = False
         # Servers that this worker met too much trouble with it avoids by itself for a while:
@@ -108,6 +110,8 @@ class ServerPool:
     def give_back(self, connection: "UpstreamConnection", now_s: float) -> None:
         """Keep a connection whose answer is complete, hand it on, or close it."""
         policy = self.policy
+        if connection.closing:
+            return
         if self.waiting:
             self._hand_on(connection)
         elif self.retired or len(self.idle) >= policy.idle_max:
@@ -124,13 +128,30 @@ class ServerPool:
             self.idle.append(connection)
 
     def _hand_on(self, connection: "UpstreamConnection") -> None:
-        exchange = self.waiting.popleft()
-        exchange.connected(connection)
+        """Give a connection whose answer is complete to the first that waits for one."""
+        exchange = self.waiting[0]
+        if exchange.idempotent or not (self.kept_from(exchange) or self.has_input(connection)):
+            self.waiting.popleft()
+            exchange.connected(connection)
+        else:
+            connection.close()  # and `lost` opens another in its place
+
+    def kept_from(self, exchange: "Exchange") -> bool:
+        """Is a request that may not be sent twice to have a connection of its own?
+
+        Not one that could be closing at this moment, if the operator wants it so: a client's
+        first request cannot be told to be sent anew.
+        """
+        return self.policy.reuse_safe and exchange.down.requests <= 1
 
     def lost(self, connection: "UpstreamConnection") -> None:
         """A connection has ended, for whatever reason."""
         self.open -= 1
         self.forget(connection)
+        self._next()
+
+    def _next(self) -> None:
+        """Is there room for one that waits?"""
         if self.waiting and not self.full:
             self.connect(self.waiting.popleft())
 
@@ -142,14 +163,14 @@ class ServerPool:
     @property
     def full(self) -> bool:
         limit = self.policy.connections_max
-        return 0 < limit <= self.open
+        return 0 < limit <= self.open + self.opening
 
     def connect(self, exchange: "Exchange") -> None:
         """Open a connection for `exchange`, or let it wait for one at the limit."""
         if self.full:
             self.waiting.append(exchange)
             return
-        self.open += 1
+        self.opening += 1
         task = self.worker.loop.create_task(self._connect(exchange))
         self.connecting.add(task)
         task.add_done_callback(self.connecting.discard)
@@ -172,21 +193,25 @@ class ServerPool:
                         lambda: UpstreamConnection(self), self.target.host, self.target.port
                     )
         except asyncio.CancelledError:
-            self.open -= 1
+            self.opening -= 1
             raise
         except OSError as error:  # TimeoutError is one
-            self.open -= 1
+            self.opening -= 1
             late = isinstance(error, TimeoutError)
             self.trouble("connect timed out" if late else f"connect: {error.strerror or error}")
             if exchange.waits_for(ticket):
                 exchange.connect_failed("connect_timeout" if late else "connect_failed")
-            if self.waiting and not self.full:
-                self.connect(self.waiting.popleft())
+            self._next()
             return
-        if exchange.waits_for(ticket):
-            exchange.connected(connection)
-        else:  # the client went away meanwhile
+        self.opening -= 1  # `open` has it since it was made, and until it is lost
+        if not exchange.waits_for(ticket):  # the client went away meanwhile
             self.give_back(connection, self.worker.now_s)
+        elif connection.closing:  # at once, so that nothing was written to it
+            self.trouble("closed as soon as it was opened")
+            exchange.connect_failed("connect_failed")
+        else:
+            exchange.connected(connection)
+        self._next()
 
     def close_idle(self) -> None:
         """Close what nobody uses, and what is only being opened for somebody who has gone."""

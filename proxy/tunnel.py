@@ -60,24 +60,23 @@ class Tunnel:
     def client_eof(self) -> bool:
         """Pass the client's end on; says whether its connection is to stay open for writing."""
         self._client_ended = True
-        if self._server_ended:
-            self._exchange.tunnel_closed()
-            return False
         self._idle_s = self._half_closed_s
         self._moved()
-        self._up.transport.write_eof()
+        if self._server_ended:
+            # Behind what the server has not taken yet; then `server_gone`.
+            self._up.transport.close()
+        else:
+            self._up.transport.write_eof()
         return True
 
     def server_eof(self) -> bool:
         """Pass the server's end on; says whether its connection is to stay open for writing."""
         self._server_ended = True
-        if self._client_ended:
-            self._exchange.tunnel_closed()
-            return False
         self._idle_s = self._half_closed_s
         self._moved()
         self._down.write_eof()
-        return True
+        # With both ended: close, behind what the server has not taken yet; then `server_gone`.
+        return not self._client_ended
 
     def server_gone(self) -> None:
         """The server's connection is lost: what it sent before is delivered, then we close."""

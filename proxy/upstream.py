@@ -45,6 +45,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.descriptor: int = transport.get_extra_info("socket").fileno()
+        self.pool.open += 1
         worker = self.pool.worker
         worker.words[worker.region_base + R_UPSTREAM_CONNECTIONS] += 1
 
@@ -72,7 +73,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.answers += 1
         if self.lost:
             return
-        if self.keep:
+        if self.transport.get_write_buffer_size():
+            # It answered and does not read: what it has not taken would stand here for ever.
+            self.transport.abort()
+        elif self.keep:
             self.body = None
             if self.paused:
                 self.resume()
@@ -89,6 +93,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         self.transport.close()
+
+    @property
+    def closing(self) -> bool:
+        """It has ended or is about to: nothing written to it would arrive."""
+        return self.lost or self.transport.is_closing()
 
     def pause(self) -> None:
         """A stalled client must not make us hold its whole response: stop reading."""
@@ -223,7 +232,9 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         if self.tunnel is not None:
             return self.tunnel.server_eof()
-        if exchange is not None and self.body is BodyKind.UNTIL_CLOSE:
+        if exchange is None:
+            self.pool.forget(self)  # now: `connection_lost` comes a turn later
+        elif self.body is BodyKind.UNTIL_CLOSE:
             self.keep = False
             if exchange.passing is Passing.CHUNK:
                 exchange.response_data(b"0\r\n\r\n")
