@@ -202,6 +202,13 @@ class Product:
             await asyncio.sleep(0.02)
         raise AssertionError(f"control is not ready after {limit_s} s: {last!r}")
 
+    async def control_replaced(self, before: int) -> None:
+        """Wait until another control process than `before` is ready."""
+        await self.until(
+            lambda: self.control_pid not in (0, before), "another control process", START_LIMIT_S
+        )
+        await self.control_ready()
+
     async def stop(self, limit_s: float = STOP_LIMIT_S) -> int:
         """SIGTERM, and wait for the end; its exit status."""
         assert self._process is not None

@@ -47,8 +47,8 @@ class Load:
     address: Callable[[], str]
     clock: Clock = field(default_factory=Clock)
     samples: list[Sample] = field(default_factory=list)
-    pause_s: float = 0.0
-    """Between two requests of one client."""
+    pause_s: float = 0.002
+    """Between two requests of one client: what is loaded has to have room to work, too."""
     target: Callable[[int], str] = lambda number: "/load"
     method: str = "GET"
     name: str = "load"

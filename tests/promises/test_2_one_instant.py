@@ -12,7 +12,7 @@ from tests.harness import bench
 from tests.load import Load, Sample, Switch, backwards, failures, proven
 
 SWITCHES = 200
-KEPT, FRESH = 24, 8
+KEPT, FRESH = 12, 4
 
 # Control writes one word, and each worker looks at it for each request. A worker that looks
 # now and then only is as most proxies are: told by message, at its own time.
@@ -45,7 +45,7 @@ exchange.Exchange.pick = pick_late
 async def run(workers: int, switches: int, fault: str = "") -> tuple[list[Sample], list[Switch]]:
     faults = {"turnout.proxy.worker": fault} if fault else None
     async with bench(workers=workers, faults=faults) as at:
-        load = Load(lambda: at.product.address)
+        load = Load(lambda: at.product.address, pause_s=0.0)
         done: list[Switch] = []
         async with load.running(KEPT, FRESH):
             await load.more(50)

@@ -144,10 +144,9 @@ async def test_a_retry_of_what_began_before_stays_with_its_upstream() -> None:
         assert not at.green.find("/race")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_what_is_cut_at_the_deadline_is_named(workers: int) -> None:
+async def test_what_is_cut_at_the_deadline_is_named() -> None:
     async with bench(
-        workers=workers, drain={"timeout": "700ms", "tunnels": "400ms"}
+        workers=2, drain={"timeout": "700ms", "tunnels": "400ms"}
     ) as at, four_under_way(at) as four:  # fmt: skip
         over = await at.product.api.switch("green")
         receipt = over["receipt"]
@@ -199,9 +198,8 @@ async def quiet_after_completed(at: Bench, switches: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-async def test_drained_is_said_only_when_it_is_so(workers: int) -> None:
-    async with bench(workers=workers) as at:
+async def test_drained_is_said_only_when_it_is_so() -> None:
+    async with bench(workers=3) as at:
         assert await quiet_after_completed(at, 30) == []
 
 

@@ -41,7 +41,7 @@ async def test_traffic_flows_while_control_is_stuck(workers: int) -> None:
 
 async def test_traffic_flows_while_control_dies_again_and_again() -> None:
     async with bench(workers=2) as at, load_of(at).running(8, 4) as load:
-        for _ in range(3):
+        for _ in range(2):
             pid = await at.product.until(lambda: at.product.control_pid, "a control process")
             os.kill(pid, signal.SIGKILL)
             await load.more(100)

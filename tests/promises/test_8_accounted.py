@@ -157,7 +157,7 @@ def _of_upstreams(receipts: Sequence[Mapping[str, Any]]) -> list[str]:
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_receipts_agree_with_all_ledgers(workers: int) -> None:
     async with bench(workers=workers) as at:
-        assert await receipts_agree(at, 10) == []
+        assert await receipts_agree(at, 8) == []
 
 
 async def test_what_a_killed_worker_held_is_named() -> None:
