@@ -1,6 +1,7 @@
 """Carries the schedule out through the control API, and notes when each call was answered."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,9 +11,10 @@ import httpx
 
 from loadtests.ledgers import UPSTREAMS, Change, Receipt, receipt
 from loadtests.schedule import Do, Step
-from loadtests.stage import SERVICE, Stage
+from loadtests.stage import SERVICE, Stage, StageError, tail
 
 HELD_S: Final = 0.1
+QUIET_LIMIT_S: Final = 60.0
 IDLE_TIMEOUTS_S: Final = (30, 20)
 FINAL: Final = ("completed", "rolled_back", "aborted", "failed")
 
@@ -63,7 +65,7 @@ class Driver:
                 error = f"the weights are {self.weights}, not {wanted}"
         except (Refused, httpx.HTTPError) as fault:
             error = f"{type(fault).__name__}: {fault}"
-            await self._look()
+            await self._quiet()
         done_s = time.monotonic()
         self._rolls_back_to = before
         settled = next((name for name in UPSTREAMS if self.weights[name] == 100.0), None)
@@ -176,6 +178,18 @@ class Driver:
     async def _look(self) -> None:
         service = await self._call("GET", self._path)
         self.weights = {name: float(service["weights"][name]) for name in UPSTREAMS}
+
+    async def _quiet(self) -> None:
+        """Look once the API answers and nothing is under way. Raises StageError."""
+        limit_s = time.monotonic() + QUIET_LIMIT_S
+        while time.monotonic() < limit_s:
+            with contextlib.suppress(Refused, httpx.TransportError):
+                service = await self._call("GET", self._path)
+                if service["switchover"] is None:
+                    await self._look()
+                    return
+            await asyncio.sleep(0.05)
+        raise StageError(f"the API did not come to rest:\n{tail(self._stage.product_log)}")
 
     async def receipts(self) -> list[Receipt]:
         """Of every switchover of this run, the oldest first. Raises Refused."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.live import Live
@@ -17,7 +18,7 @@ from loadtests import ledgers, schedule
 from loadtests.checker import Fault, Finding, check
 from loadtests.driver import Driver, Refused
 from loadtests.ledgers import Arrived, Counters, Got, Ledgers, Line, Sample, Sent, Served
-from loadtests.stage import Stage, StageError, staged
+from loadtests.stage import Stage, StageError, staged, tail
 from loadtests.view import Progress, Tail
 
 KINDS: Final = (
@@ -59,6 +60,8 @@ async def run(options: Options, console: Console) -> tuple[Ledgers, list[Finding
                 faults.append(Finding(Fault.RECEIPT, "", str(error)))
             await stage.stop()
             found = _read(stage, driver, receipts, counters)
+        except httpx.HTTPError as error:
+            raise StageError(f"the API is gone: {error!r}\n{tail(stage.product_log)}") from error
         finally:
             if options.keep is not None:
                 _copy(stage.directory, options.keep)
@@ -69,12 +72,12 @@ async def run(options: Options, console: Console) -> tuple[Ledgers, list[Finding
 
 async def _switch(options: Options, stage: Stage, driver: Driver, console: Console) -> None:
     until_s = time.monotonic() + options.seconds
-    progress, tail = Progress(), Tail(stage.client_ledger)
+    progress, ledger = Progress(), Tail(stage.client_ledger)
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     async def paint() -> None:
         while True:
-            progress.take(tail.more())
+            progress.take(ledger.more())
             left_s = max(0.0, until_s - time.monotonic())
             if live is not None:
                 live.update(progress.picture(driver.changes, driver.doing, left_s), refresh=True)
