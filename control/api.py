@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -60,6 +60,8 @@ class ApiContext:
     configuration: Callable[[], Configuration]
     """The one in force."""
     reload: Callable[[Author], Awaitable[Reloaded]]
+    unready: Callable[[], Iterable[str]]
+    """What else keeps control from doing its work, in words that everybody may read."""
     now: Callable[[], float]
     """Seconds since 1970."""
     tell: Callable[[str, str], None]
@@ -455,18 +457,17 @@ class Api:
 
     async def readyz(self, call: Call) -> web.Response:
         scoreboard = self._context.shared.scoreboard
-        serving = [
-            region
-            for region in scoreboard.live_regions()
-            if scoreboard.state(region) is WorkerState.SERVING
-        ]
-        if not serving:
-            return json_answer({"status": "no worker serves"}, status=503)
+        reasons = list(self._context.unready())
+        if not any(
+            scoreboard.state(region) is WorkerState.SERVING for region in scoreboard.live_regions()
+        ):
+            reasons.append("no worker serves")
         try:
             await self._context.store(Database.epoch)
         except StoreUnusable as error:
-            return json_answer({"status": str(error)}, status=503)
-        return json_answer({"status": "ready"})
+            reasons.append(str(error))
+        document = {"status": "not ready" if reasons else "ready", "reasons": reasons}
+        return json_answer(document, status=503 if reasons else 200)
 
     async def openapi(self, call: Call) -> web.Response:
         return json_answer(openapi.document(self._version))

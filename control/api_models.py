@@ -208,6 +208,11 @@ class Status(Answer):
     status: str
 
 
+class Readiness(Answer):
+    status: str = Field(description="`ready` or `not ready`.")
+    reasons: list[str] = Field(description="Why it is not ready; empty when it is.")
+
+
 class ProblemDocument(BaseModel):
     """RFC 9457; some types have further members."""
 

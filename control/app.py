@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -246,6 +246,7 @@ class Control:
             shared=self.shared,
             configuration=lambda: self.configuration,
             reload=self.reload,
+            unready=self.unready,
             now=time.time,
             tell=self.problem,
         )
@@ -270,6 +271,16 @@ class Control:
                 Path(bind.path).unlink(missing_ok=True)
 
         return end
+
+    def unready(self) -> Iterator[str]:
+        """What keeps control from doing its work; no addresses, as anybody may ask."""
+        if not self.supervision.connected:
+            yield "the supervisor cannot be reached: nobody replaces a worker that dies"
+        if stopped := self.prober.not_running():
+            yield f"{len(stopped)} probe loops do not run: look for control.problem in the log"
+        for task in self._tasks:
+            if task.done():
+                yield f"{task.get_name()} has ended: look for control.problem in the log"
 
     def _keep(self, what: str, body: Any) -> None:
         self._tasks.append(asyncio.create_task(keep_running(what, body, self.problem), name=what))

@@ -166,8 +166,10 @@ ROUTES: Final = (
         "GET", "/healthz", "healthz", "This process is alive.", ((200, models.Status),), open=True,
     ),
     Route(
-        "GET", "/readyz", "readyz", "A worker serves, and the store can be read; else 503.",
-        ((200, models.Status), (503, models.Status)), open=True,
+        "GET", "/readyz", "readyz",
+        "A worker serves, the store can be read, the supervisor can be reached, and every "
+        "server is being probed; else 503.",
+        ((200, models.Readiness), (503, models.Readiness)), open=True,
     ),
     Route("GET", "/openapi.json", "openapi", "This document.", ((200, None),)),
     Route("GET", "/", "page", "A page with the status of all services.", ((200, None),), media=HTML),

@@ -18,6 +18,7 @@ from tests.harness import ROOT, Product, settings, stopped, until
 from tests.upstreams import Upstream
 from turnout.proxy.commands import DIED_PREFIX, LISTENING_FILE, SUPERVISOR_SOCKET
 from turnout.proxy.scoreboard import C_CONNECTIONS_ACCEPTED
+from turnout.supervisor import STOP_MARGIN_S
 
 
 @pytest.fixture
@@ -151,6 +152,11 @@ async def test_workers_outlive_the_supervisor_and_another_takes_over(blue: Upstr
         await product.wait()
         assert (await get(product)).status_code == 200
         assert set(product.processes()) == {control, *before.values()}
+        ready = await product.api.http.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["reasons"] == [
+            "the supervisor cannot be reached: nobody replaces a worker that dies"
+        ]
         # The same ports: a deploy script does not learn a new one.
         url = product.url
         product.configuration["listeners"] = [{"bind": product.address}]
@@ -357,6 +363,18 @@ async def test_a_reload_that_cannot_be_had_changes_nothing(blue: Upstream) -> No
 
 
 # ---------------------------------------------------------------- other sockets
+
+
+@pytest.mark.parametrize(("shutdown", "status"), [(0, 200), ("500ms", 503)])
+async def test_what_is_under_way_may_finish_for_so_long_when_everything_stops(
+    blue: Upstream, shutdown: object, status: int
+) -> None:
+    """0 is no limit, neither the workers' nor the supervisor's for its workers."""
+    async with turnout(blue, timeouts={"shutdown": shutdown}) as product:
+        slow = asyncio.ensure_future(get(product, f"/slow?delay={STOP_MARGIN_S + 1}"))
+        await blue.received("/slow")
+        assert await product.stop() == 0
+        assert (await slow).status_code == status
 
 
 async def test_a_unix_socket_is_shared_and_its_stale_file_replaced(blue: Upstream) -> None:

@@ -60,6 +60,7 @@ class ApiBench:
     streams: Streams
     http: TestClient[Request, Application]
     problems: list[str] = field(default_factory=list)
+    unready: list[str] = field(default_factory=list)
     reloads: list[Author] = field(default_factory=list)
     reloaded: Reloaded | Exception = field(
         default_factory=lambda: Reloaded(changed=True, table=7, workers=2)
@@ -126,6 +127,7 @@ async def served(
             shared=shared,
             configuration=lambda: configuration,
             reload=reload,
+            unready=lambda: made[0].unready,
             now=time.time,
             tell=lambda what, remedy: made[0].problems.append(f"{what}: {remedy}"),
         )

@@ -597,9 +597,19 @@ async def test_metrics_are_given_as_text(api: ApiBench) -> None:
 
 
 async def test_readiness_needs_a_worker_that_serves(api: ApiBench) -> None:
-    assert (await api.call("GET", "/readyz"))[1] == {"status": "ready"}
+    assert (await api.call("GET", "/readyz"))[:2] == (200, {"status": "ready", "reasons": []})
     api.shared.scoreboard.settle(0)
-    assert (await api.call("GET", "/readyz"))[:2] == (503, {"status": "no worker serves"})
+    status, document, _ = await api.call("GET", "/readyz")
+    api_models.Readiness.model_validate(document)
+    assert (status, document["reasons"]) == (503, ["no worker serves"])
+
+
+async def test_readiness_says_everything_that_is_wrong(api: ApiBench) -> None:
+    api.unready.append("2 probe loops do not run")
+    api.shared.scoreboard.settle(0)
+    status, document, _ = await api.call("GET", "/readyz")
+    assert (status, document["status"]) == (503, "not ready")
+    assert document["reasons"] == ["2 probe loops do not run", "no worker serves"]
 
 
 async def test_the_page_needs_nothing_from_elsewhere(api: ApiBench) -> None:

@@ -443,6 +443,15 @@ async def test_no_more_probes_at_once_than_allowed(apps: Apps, watching: Watchin
     assert begun[2] - begun[0] > 0.15 and begun[4] - begun[2] > 0.15
 
 
+async def test_a_loop_that_does_not_run_is_named(apps: Apps, watching: Watching) -> None:
+    app = await apps()
+    watching.prober.watch(configuration(FAST), table(app.endpoint))
+    [watched] = watching.prober._servers.values()
+    assert watched.task is not None
+    watched.task.cancel()
+    await eventually(lambda: watching.prober.not_running() == [f"{app.endpoint} of shop"])
+
+
 async def test_a_loop_that_breaks_is_told_and_begins_anew(
     apps: Apps,
     watching: Watching,
