@@ -39,6 +39,8 @@ class TableTimeouts:
     the last answer before the client has read it."""
     linger_total_s: float = 30.0
     """The same, for a client that goes on sending meanwhile."""
+    shutdown_s: float = 30.0
+    """How long a worker that is told to leave may finish what it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,6 @@ class Worker:
         self.runtime_dir = Path(arguments.runtime_dir)
         self.number: int = arguments.worker
         self.region: int = arguments.region
-        self.shutdown_s: float = arguments.shutdown_s
         self.scoreboard = Scoreboard.open(self.runtime_dir)
         self.words = self.scoreboard.words
         self.octets = self.scoreboard.memory.octets
@@ -477,7 +476,8 @@ class Worker:
             return
         self.draining = True
         self.words[self.region_base + R_STATE] = WorkerState.DRAINING
-        self.leave_at_s = monotonic() + self.shutdown_s if self.shutdown_s else math.inf
+        limit_s = self.table.timeouts.shutdown_s
+        self.leave_at_s = monotonic() + limit_s if limit_s else math.inf
         for listener in self.listeners:
             listener.stop()
         self._leave()
@@ -526,7 +526,6 @@ def main() -> int:
     parser.add_argument("--region", type=int, required=True)
     parser.add_argument("--link", type=int, required=True)
     parser.add_argument("--generation", required=True)
-    parser.add_argument("--shutdown-s", type=float, default=30.0)
     arguments = parser.parse_args()
     found = program_generation()
     if found != arguments.generation:

@@ -56,7 +56,7 @@ class Crew:
 
     __slots__ = (
         "_backoff", "_directory", "_generation", "_loop", "_scoreboard", "_sockets",
-        "_stopping", "_wanted", "_workers", "shutdown_s",
+        "_stopping", "_wanted", "_workers",
     )  # fmt: skip
 
     def __init__(
@@ -76,8 +76,6 @@ class Crew:
         self._backoff: dict[int, Backoff] = {}
         self._wanted = 0
         self._stopping = False
-        self.shutdown_s = 0.0
-        """How long a worker that is told to leave may finish what it has."""
 
     # ------------------------------------------------------------ how many
 
@@ -168,7 +166,6 @@ class Crew:
             "--region": region,
             "--link": theirs.fileno(),
             "--generation": self._generation,
-            "--shutdown-s": self.shutdown_s,
         }
         arguments = [str(part) for option in options.items() for part in option]
         try:

@@ -160,7 +160,6 @@ class Supervisor:
         self._crew = Crew(
             self._loop, self._directory, self._shared.scoreboard, self._sockets, self._generation
         )
-        self._crew.shutdown_s = plan.shutdown_s
         self._crew.take_over(before)
         self._control: Child | None = None
         self._control_backoff = Backoff()
@@ -259,7 +258,8 @@ class Supervisor:
         self._stopping = True
         _notify("STOPPING=1")
         self._crew.stop()
-        self._loop.after(self._plan.shutdown_s + STOP_MARGIN_S, self._crew.kill)
+        if self._plan.shutdown_s:  # 0 is no limit
+            self._loop.after(self._plan.shutdown_s + STOP_MARGIN_S, self._crew.kill)
 
     # ------------------------------------------------------------ control
 
@@ -344,7 +344,6 @@ class Supervisor:
             return str(error)
         # What the supervisor took from the first plan stays until a restart.
         self._plan = replace(plan, control_argv=self._plan.control_argv)
-        self._crew.shutdown_s = plan.shutdown_s
         self._crew.send_sockets()
         for entry in unwanted:
             entry.close()

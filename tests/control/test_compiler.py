@@ -86,7 +86,7 @@ def test_every_limit_of_the_table_has_a_knob() -> None:
         timeouts=dict.fromkeys(
             (
                 "header", "body_idle", "keep_alive", "connect", "first_byte", "tunnel_idle",
-                "half_closed", "linger", "linger_total", "queue",
+                "half_closed", "linger", "linger_total", "queue", "shutdown",
             ),
             "1500ms",
         ),
