@@ -24,7 +24,9 @@ PIECE = bytes(range(256)) * 4096  # 1 MiB
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def at() -> AsyncIterator[Bench]:
-    async with bench(control=False, workers=1) as found:
+    # A client that has closed may read still: it gets some time, here less than usual.
+    top = {"timeouts": {"half_closed": "1s"}}
+    async with bench(control=False, workers=1, top=top) as found:
         yield found
 
 
