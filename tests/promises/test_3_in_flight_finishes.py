@@ -73,22 +73,15 @@ async def four_under_way(at: Bench) -> AsyncIterator[Four]:
             client.close()
 
 
-async def switched(at: Bench, id: str) -> None:
-    """Wait until new requests are answered by green."""
-    async with asyncio.timeout(10):
-        while (await at.get("/new")).upstream != "green":
-            pass
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_everything_under_way_ends_where_it_began(workers: int) -> None:
     async with bench(workers=workers) as at, four_under_way(at) as four:
         id = (await at.product.api.switch("green", wait=False))["id"]
-        await switched(at, id)
+        await at.product.api.state(id, "draining")
         # Old and new side by side, and nobody says that it is over.
         for _ in range(20):
             (await at.get("/new")).must_be(200, "green")
-        await at.product.api.state(id, "draining")
+        assert (await at.product.api.switchover(id))["state"] == "draining"
         in_flight = (await at.product.api.service())["upstreams"]["blue"]["in_flight"]
         assert in_flight == 4
         # A frame both ways through the tunnel, and the upload goes on.
@@ -136,7 +129,8 @@ async def test_a_retry_of_what_began_before_stays_with_its_upstream() -> None:
             await client.ask("/race")
             await at.blue.received("/race")
             id = (await at.product.api.switch("green", wait=False))["id"]
-            await switched(at, id)
+            await at.product.api.state(id, "draining")
+            (await at.get("/new")).must_be(200, "green")
             close.set()
             answer = (await client.answer()).must_be(200, "blue")
             assert answer.body == b"second time"
