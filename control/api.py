@@ -26,7 +26,7 @@ from turnout.control.idempotency import Idempotency
 from turnout.control.journal import Journal
 from turnout.control.problems import Problem, of_http_error
 from turnout.control.publisher import Reloaded
-from turnout.control.refusals import Refusal, RevisionIsStale, UnknownService
+from turnout.control.refusals import Refusal, UnknownService
 from turnout.control.routes import LIMIT_DEFAULT, LIMIT_MAX, ROUTES, Route
 from turnout.control.shared import SharedState
 from turnout.control.store import Author, Database, ServiceRow, Store, StoreUnusable
@@ -361,16 +361,9 @@ class Api:
     async def abort(self, call: Call) -> web.Response:
         return await self._steer(call, self._context.executor.abort)
 
-    async def _steer(
-        self, call: Call, verb: Callable[[str, Author], Awaitable[Switchover]]
-    ) -> web.Response:
-        id, expected = call.path("id"), call.revision
-        if expected is not None:
-            found = (await self._context.executor.get(id)).revision
-            if found != expected:
-                text = f"switchover {id} has revision {found}, not {expected}: read it again"
-                raise RevisionIsStale(text, expected, found)
-        return await self._switchover(await verb(id, call.author))
+    async def _steer(self, call: Call, verb: Callable[..., Awaitable[Switchover]]) -> web.Response:
+        value = await verb(call.path("id"), call.author, revision=call.revision)
+        return await self._switchover(value)
 
     def _started(self, value: Switchover, dry_run: bool) -> web.Response:
         under_way = bool(value.id)

@@ -20,9 +20,11 @@ from turnout.control.health import UpstreamHealth
 from turnout.control.journal import Journal
 from turnout.control.loops import keep_running
 from turnout.control.ports import Prober, Workers
+from turnout.control.refusals import stale
 from turnout.control.state import State, Switchover, without_weight
 from turnout.control.store import (
     Audit,
+    Author,
     Database,
     Decision,
     Note,
@@ -55,6 +57,25 @@ class World:
     """Seconds since 1970."""
     tick_s: float
     """How often conditions are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A person's verb: who asks for it, and which revisions it was decided on (None: any)."""
+
+    author: Author
+    verb: str
+    revision: int | None = None
+    """The switchover's."""
+    service_revision: int | None = None
+
+    def require(self, value: Switchover) -> None:
+        """Raises RevisionIsStale."""
+        if self.revision is not None and value.revision != self.revision:
+            raise stale(StaleRevision(f"switchover {value.id}", self.revision, value.revision))
+
+    def audit(self, value: Switchover) -> Audit:
+        return Audit(self.author, f"switchover.{self.verb}", value.service, value.id)
 
 
 class Carrier:
@@ -99,18 +120,15 @@ class Carrier:
         return self.value
 
     async def apply(
-        self,
-        event: switchover.Event,
-        *,
-        only_at: int | None = None,
-        audit: Audit | None = None,
+        self, event: switchover.Event, *, only_at: int | None = None, ask: Ask | None = None
     ) -> Switchover:
         """Store and tell what follows from the event; then go on with that.
 
         With `only_at`, nothing happens when the value has moved on since that revision.
-        Raises IllegalMove.
+        Raises IllegalMove; RevisionIsStale when it, or the service, has moved on since what
+        `ask` was decided on.
         """
-        return await whole(self._apply(event, only_at, audit))
+        return await whole(self._apply(event, only_at, ask))
 
     def back(self) -> list[UpstreamHealth]:
         """Health of the upstreams that would get weight back if it went back now."""
@@ -123,20 +141,31 @@ class Carrier:
     # ------------------------------------------------------------ one change
 
     async def _apply(
-        self, event: switchover.Event, only_at: int | None, audit: Audit | None
+        self, event: switchover.Event, only_at: int | None, ask: Ask | None
     ) -> Switchover:
         world = self._world
         async with self._lock:
             before = self.value
             if only_at is not None and before.revision != only_at:
                 return before
+            if ask is not None:
+                ask.require(before)
             after, _ = switchover.step(before, event)
             proof = await self._proof() if after.final else None
             cut = 0 if proof is None else proof(after)["requests"]["cut"]
+            audit = None if ask is None else ask.audit(before)
             note = Note(audit, describe.changed(before, after, cut))
-            self.value = await world.store(
-                Database.save_switchover, after, world.now(), note, proof
-            )
+            try:
+                self.value = await world.store(
+                    Database.save_switchover,
+                    after,
+                    world.now(),
+                    note,
+                    proof,
+                    None if ask is None else ask.service_revision,
+                )
+            except StaleRevision as error:
+                raise stale(error) from None
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
             if self._activity is not None:

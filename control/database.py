@@ -183,14 +183,17 @@ class Database(Ledger):
         at: float,
         note: Note,
         receipt: Callable[[Switchover], Mapping[str, Any]] | None = None,
+        service_revision: int | None = None,
     ) -> Switchover:
         """Store a switchover that was read at `changed.revision`, and return it as stored.
 
         A final state takes the weight that the service has, whatever was wanted, and goes with
-        its receipt in the same transaction. Raises StaleRevision.
+        its receipt in the same transaction. Raises StaleRevision, also when the service has
+        not `service_revision`.
         """
         with self._transaction():
             self._require(changed)
+            self.require_revision(changed.service, service_revision)
             stored = replace(changed, revision=self._next("revision"))
             if stored.final:
                 truth = self._known(stored.service).second_weight

@@ -14,7 +14,7 @@ from turnout.config.address import Address
 from turnout.config.model import BY_HAND, Configuration, Service
 from turnout.config.weights import Percentage, Weights
 from turnout.control import decider, describe, events, recovery, switchover, wishes
-from turnout.control.carrier import Carrier, World
+from turnout.control.carrier import Ask, Carrier, World
 from turnout.control.drain import Drainer
 from turnout.control.holds import Holds
 from turnout.control.journal import Journal
@@ -273,9 +273,9 @@ class Executor:
         found = self._service(service)
         carrier = self._under_way(service)
         if carrier is not None:
-            await self._require(service, revision)
             event = switchover.Rollback(self._world.now(), author.who, author.reason, force)
-            return await self._turn(carrier, event, author, "rollback", force)
+            ask = Ask(author, "rollback", service_revision=revision)
+            return await self._turn(carrier, event, ask, force)
         row = await self._free(found, revision)
         last = await self._world.store(Database.last_moved, service)
         wanted = None if last is None else wishes.weights_before(last, row)
@@ -338,40 +338,41 @@ class Executor:
 
     # ------------------------------------------------------------ steering
 
-    async def pause(self, id: str, author: Author) -> Switchover:
-        """Keep the weights where they are. Raises IllegalVerb, UnknownSwitchover; so the others."""
-        return await self._steer(id, switchover.Pause(self._world.now(), author.who), author)
+    async def pause(self, id: str, author: Author, *, revision: int | None = None) -> Switchover:
+        """Keep the weights where they are.
 
-    async def resume(self, id: str, author: Author) -> Switchover:
+        Raises UnknownSwitchover, IllegalVerb, RevisionIsStale; so do the others.
+        """
+        event = switchover.Pause(self._world.now(), author.who)
+        return await self._steer(id, event, Ask(author, "pause", revision))
+
+    async def resume(self, id: str, author: Author, *, revision: int | None = None) -> Switchover:
         """Go on after `pause`."""
-        return await self._steer(id, switchover.Resume(self._world.now(), author.who), author)
+        event = switchover.Resume(self._world.now(), author.who)
+        return await self._steer(id, event, Ask(author, "resume", revision))
 
-    async def approve(self, id: str, author: Author) -> Switchover:
+    async def approve(self, id: str, author: Author, *, revision: int | None = None) -> Switchover:
         """Allow the next step of a switchover that waits for approval."""
-        return await self._steer(id, switchover.Approve(self._world.now(), author.who), author)
+        event = switchover.Approve(self._world.now(), author.who)
+        return await self._steer(id, event, Ask(author, "approve", revision))
 
-    async def abort(self, id: str, author: Author) -> Switchover:
+    async def abort(self, id: str, author: Author, *, revision: int | None = None) -> Switchover:
         """End it and restore the weights before it. Raises Unhealthy too: that may not do."""
         event = switchover.Abort(self._world.now(), author.who, author.reason)
-        return await self._steer(id, event, author)
+        return await self._steer(id, event, Ask(author, "abort", revision))
 
-    async def _steer(self, id: str, event: switchover.Event, author: Author) -> Switchover:
-        verb = type(event).__name__.lower()
+    async def _steer(self, id: str, event: switchover.Event, ask: Ask) -> Switchover:
         for carrier in self._carriers.values():
             if carrier.value.id == id and not carrier.value.final:
                 if isinstance(event, switchover.Abort):
-                    return await self._turn(carrier, event, author, verb, force=False)
-                return await self._apply(carrier, event, author, verb)
+                    return await self._turn(carrier, event, ask, force=False)
+                return await self._apply(carrier, event, ask)
         value = await self.get(id)
+        ask.require(value)
         raise IllegalVerb(f"switchover {id} has ended: {value.state}", id, value.state)
 
     async def _turn(
-        self,
-        carrier: Carrier,
-        event: switchover.Event,
-        author: Author,
-        verb: str,
-        force: bool,
+        self, carrier: Carrier, event: switchover.Event, ask: Ask, force: bool
     ) -> Switchover:
         """Abort or roll back what is under way, if that gives no weight to the unhealthy."""
         if (carrier.value.state, type(event)) in switchover.MOVES:
@@ -379,22 +380,18 @@ class Executor:
             match decider.may_return(back, force):
                 case decider.Refuse(reason) | decider.Wait(reason):
                     raise Unhealthy(
-                        f"{verb} would give weight back: {reason};"
+                        f"{ask.verb} would give weight back: {reason};"
                         " turnout rollback --force --reason … does it nevertheless",
                         back[0].name,
                     )
-        return await self._apply(carrier, event, author, verb)
+        return await self._apply(carrier, event, ask)
 
-    async def _apply(
-        self, carrier: Carrier, event: switchover.Event, author: Author, verb: str
-    ) -> Switchover:
-        value = carrier.value
-        audit = Audit(author, f"switchover.{verb}", value.service, value.id)
+    async def _apply(self, carrier: Carrier, event: switchover.Event, ask: Ask) -> Switchover:
         try:
-            return await carrier.apply(event, audit=audit)
+            return await carrier.apply(event, ask=ask)
         except switchover.IllegalMove as error:
-            state = error.switchover.state
-            raise IllegalVerb(f"{verb}: {error}", value.id, state) from None
+            id, state = error.switchover.id, error.switchover.state
+            raise IllegalVerb(f"{ask.verb}: {error}", id, state) from None
 
     # ------------------------------------------------------------ holding
 

@@ -83,6 +83,13 @@ class Bench:
                 await asyncio.sleep(0.005)
         return value
 
+    async def until_held(self, id: str) -> Switchover:
+        """Until a step is acknowledged and waits for its time."""
+        async with asyncio.timeout(5):
+            while (value := await self.executor.get(id)).next_step_at is None:
+                await asyncio.sleep(0.005)
+        return value
+
     async def receipt(self, id: str) -> dict[str, object]:
         found = await self.store(Database.receipt, id)
         assert found is not None
@@ -398,6 +405,30 @@ async def test_pause_keeps_the_weight_and_resume_goes_on(bench: Bench) -> None:
         await bench.executor.approve(started.id, CI)
     await bench.executor.resume(started.id, CI)
     assert (await bench.ended(started)).state is State.COMPLETED
+
+
+async def test_a_verb_that_was_decided_on_an_older_value_changes_nothing(bench: Bench) -> None:
+    started = await bench.executor.start("shop", "green", CI, strategy="careful")
+    held = await bench.until_held(started.id)
+    verbs = (bench.executor.pause, bench.executor.resume, bench.executor.approve)
+    for verb in (*verbs, bench.executor.abort):
+        with pytest.raises(RevisionIsStale):
+            await verb(started.id, CI, revision=held.revision - 1)
+    assert await bench.executor.get(started.id) == held
+    # Of two that were decided on the same value, one is done.
+    both = [bench.executor.pause(started.id, CI, revision=held.revision) for _ in range(2)]
+    first, second = await asyncio.gather(*both, return_exceptions=True)
+    assert isinstance(first, Switchover) and first.state is State.PAUSED
+    assert isinstance(second, RevisionIsStale)
+    row = (await bench.executor.service("shop")).row
+    with pytest.raises(RevisionIsStale):
+        await bench.executor.rollback("shop", CI, revision=row.revision - 1)
+    assert (await bench.executor.get(started.id)) == first
+    await bench.executor.rollback("shop", CI, revision=row.revision)
+    ended = await bench.ended(started)
+    assert ended.state is State.ROLLED_BACK
+    with pytest.raises(RevisionIsStale):
+        await bench.executor.abort(started.id, CI, revision=held.revision)
 
 
 async def test_abort_restores_the_weights_before(bench: Bench) -> None:
