@@ -294,6 +294,7 @@ class State:
     """Of each service."""
     audit_kept: int
     """Entries of the audit."""
+    events_kept: int
 
 
 class LogFormat(StrEnum):
@@ -411,3 +412,7 @@ class Resolver:
     hosts_interval_s: float
     """How often a name that /etc/hosts answers is looked up again."""
     timeout_s: float
+    failed_max_s: float
+    """How long a name without an answer is left alone at most."""
+    concurrency: int
+    """Names that are looked up at one time."""

@@ -83,6 +83,9 @@ class Keep(Section):
 
     switchovers: Annotated[int, Count("10", "1000000")] = knob(1000, "Of each service.")
     audit: Annotated[int, Count("100", "10000000")] = knob(10000, "Entries of the audit.")
+    events: Annotated[int, Count("100", "10000000")] = knob(
+        10000, "Events: how far back a reader of `/v1/events` may begin."
+    )
 
 
 class State(Section):
@@ -274,6 +277,12 @@ class Resolver(Section):
     timeout: Annotated[float, Duration("100ms", "1m")] = knob(
         "2s", "A lookup that takes longer has failed; the last addresses stay."
     )
+    failed_max: Annotated[float, Duration("100ms", "1h")] = knob(
+        "30s",
+        "A name without an answer is asked for again after `ttl_min`, then after twice that, "
+        "and so on up to this.",
+    )
+    concurrency: Annotated[int, Count("1", "1000")] = knob(16, "So many lookups at once.")
 
 
 class Settings(Section):
@@ -337,7 +346,12 @@ class Settings(Section):
                 event_streams=control.event_streams,
                 idempotency_s=control.idempotency,
             ),
-            state=model.State(state.path, state.keep.switchovers, state.keep.audit),
+            state=model.State(
+                path=state.path,
+                switchovers_kept=state.keep.switchovers,
+                audit_kept=state.keep.audit,
+                events_kept=state.keep.events,
+            ),
             access_log=model.AccessLog(
                 format=log.access.format,
                 path=log.access.path,
@@ -356,6 +370,8 @@ class Settings(Section):
                 ttl_max_s=self.resolver.ttl_max,
                 hosts_interval_s=self.resolver.hosts_interval,
                 timeout_s=self.resolver.timeout,
+                failed_max_s=self.resolver.failed_max,
+                concurrency=self.resolver.concurrency,
             ),
             services=tuple(service.to_model(name) for name, service in self.services.items()),
         )

@@ -49,7 +49,6 @@ from turnout.control.words import Words, whole
 
 ROLLBACK: Final = "rollback"
 """The name in the history of a rollback of a switchover that had ended."""
-EVENTS_KEPT: Final = 10_000
 TICK_S: Final = 0.05
 
 
@@ -160,7 +159,7 @@ class Executor:
         """Let old history go, as the settings say; to be called now and then."""
         state = self._configuration.state
         await self._world.store(
-            Database.trim, state.switchovers_kept, state.audit_kept, EVENTS_KEPT
+            Database.trim, state.switchovers_kept, state.audit_kept, state.events_kept
         )
 
     async def close(self) -> None:

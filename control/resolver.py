@@ -27,10 +27,6 @@ from turnout.control.loops import Tell, keep_running
 
 HOSTS_FILE: Final = Path("/etc/hosts")
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
-LOOKUPS_MAX: Final = 16
-"""Names that are looked up at one time."""
-FAILED_AGAIN_MAX_S: Final = 30.0
-"""A name without an answer is asked for again after `ttl_min`, then twice that, up to this."""
 
 Changed = Callable[[Mapping[str, tuple[str, ...]]], None]
 """Called with `endpoints()` when it has changed."""
@@ -98,7 +94,7 @@ def settle(before: Families, v4: Answer, v6: Answer) -> Lookup:
 def wait_s(lookup: Lookup, failures: int, policy: ResolverPolicy) -> float:
     """When to look again: `failures` lookups in a row, the last one included, had errors."""
     if failures:
-        longest = min(FAILED_AGAIN_MAX_S, policy.ttl_max_s)
+        longest = min(policy.failed_max_s, policy.ttl_max_s)
         return float(min(policy.ttl_min_s * 2.0 ** min(failures - 1, 30), longest))
     if lookup.ttl_s is None:
         return policy.hosts_interval_s
@@ -248,7 +244,7 @@ class Resolver:
         self._addresses: dict[str, Address] = {}
         self._names: dict[str, _Name] = {}
         self._last: Mapping[str, tuple[str, ...]] = {}
-        self._bound = asyncio.Semaphore(LOOKUPS_MAX)
+        self._bound = asyncio.Semaphore(policy.concurrency)
 
     def watch(
         self,
@@ -261,7 +257,10 @@ class Resolver:
         `known` gives endpoints that are served already; they stand until the first answer.
         Names that stay keep what is known of them.
         """
-        self._policy = policy or self._policy
+        if policy is not None:
+            if policy.concurrency != self._policy.concurrency:
+                self._bound = asyncio.Semaphore(policy.concurrency)
+            self._policy = policy
         self._addresses = {address: Address.parse(address) for address in addresses}
         wanted = {address.host for address in self._addresses.values()}
         for host in self._names.keys() - wanted:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -27,7 +28,10 @@ from turnout.control.resolver import (
 )
 
 DEADLINE_S = 5.0
-POLICY = ResolverPolicy(ttl_min_s=0.05, ttl_max_s=300.0, hosts_interval_s=0.05, timeout_s=0.4)
+POLICY = ResolverPolicy(
+    ttl_min_s=0.05, ttl_max_s=300.0, hosts_interval_s=0.05, timeout_s=0.4, failed_max_s=30.0,
+    concurrency=16,
+)  # fmt: skip
 
 
 class NameServer(asyncio.DatagramProtocol):
@@ -307,6 +311,20 @@ def test_answers_are_joined_with_what_was_known(v4: Answer, v6: Answer, after: L
     assert settle(BEFORE, v4, v6) == after
 
 
+async def test_no_more_names_are_looked_up_at_once_than_allowed(
+    server: NameServer, hosts: Path
+) -> None:
+    names = [f"silent{number}." for number in range(6)]
+    for name in names:
+        server.zone[name, "A"] = server.zone[name, "AAAA"] = None
+    watched = Watched(server, hosts, replace(POLICY, timeout_s=30.0, concurrency=2))
+    watched.resolver.watch({f"{name}:9001" for name in names})
+    await server.until_asked(4)  # both families of two names
+    await asyncio.sleep(0.2)
+    assert len(server.asked) == 4 and len({name for name, _ in server.asked}) == 2
+    await watched.resolver.close()
+
+
 @pytest.mark.parametrize(
     ("ttl_s", "failures", "expected"),
     [
@@ -323,7 +341,7 @@ def test_answers_are_joined_with_what_was_known(v4: Answer, v6: Answer, after: L
 def test_when_a_name_is_asked_for_again(
     ttl_s: float | None, failures: int, expected: float
 ) -> None:
-    policy = ResolverPolicy(ttl_min_s=1.0, ttl_max_s=300.0, hosts_interval_s=5.0, timeout_s=2.0)
+    policy = replace(POLICY, ttl_min_s=1.0, hosts_interval_s=5.0)
     assert wait_s(Lookup(ttl_s=ttl_s), failures, policy) == expected
 
 
