@@ -5,7 +5,9 @@ means is decided in `response_head.py` and `framing.py`.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+import contextlib
+import os
+from typing import TYPE_CHECKING, Final, cast
 
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Passing, Refused, chunk
 from turnout.proxy.response_head import parse_response
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
     from turnout.proxy.pool import ServerPool
     from turnout.proxy.tunnel import Tunnel
+
+READ_BYTES: Final = 65536
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -243,6 +247,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
+        if error is not None:
+            self._read_what_is_left()
         worker = self.pool.worker
         worker.words[worker.region_base + R_UPSTREAM_CONNECTIONS] -= 1
         self.pool.lost(self)
@@ -252,6 +258,13 @@ class UpstreamConnection(asyncio.Protocol):
             tunnel.server_gone()
         elif exchange is not None:
             exchange.upstream_lost(str(error) if error is not None else "closed by the server")
+
+    def _read_what_is_left(self) -> None:
+        """A failed write ends the connection at once, while its socket, which is closed behind
+        this call, may still hold what the server said before: its answer, as a rule."""
+        with contextlib.suppress(OSError):
+            while self.exchange is not None and (data := os.read(self.descriptor, READ_BYTES)):
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         self.stalled = True

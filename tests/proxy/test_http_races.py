@@ -274,3 +274,23 @@ async def test_what_is_in_a_tunnel_when_its_second_half_ends_still_arrives(
         go.set()
         await at.blue.until(lambda: bool(got))
     assert got == [size]
+
+
+BLIND = """
+from turnout.proxy.upstream import UpstreamConnection
+UpstreamConnection.has_input = lambda self: False
+"""
+
+
+async def test_an_answer_that_came_before_a_write_failed_is_passed_on() -> None:
+    """A server may answer, close and reset between our look for input and our write; here
+    nobody looks, so that it happens often."""
+    faults = {"turnout.proxy.worker": BLIND}
+    async with bench(control=False, workers=1, faults=faults, health="off") as at:
+        for _ in range(40):
+            async with await at.client() as client:
+                client.writer.write(
+                    b"POST /early?early=close&status=413 HTTP/1.1\r\nHost: a\r\n"
+                    b"Content-Length: 3000000\r\n\r\n" + bytes(3_000_000)
+                )
+                (await client.answer("POST")).must_be(413, "blue")
