@@ -151,11 +151,20 @@ def _loops(settings: "Settings", server: str, spot: Place) -> Iterator[Conflict]
 
 def _strategies(service: "Service", place: Place) -> Iterator[Conflict]:
     policy = service.switchover
-    for name in policy.strategies:
+    for name, strategy in policy.strategies.items():
+        here: Place = (*place, "switchover", "strategies", name)
         if name in (ATOMIC, BY_HAND):
+            yield here, f"{name} has a meaning of its own. Write another name"
+        if strategy.approval and strategy.pause_given:
             yield (
-                (*place, "switchover", "strategies", name),
-                f"{name} has a meaning of its own. Write another name",
+                (*here, "pause"),
+                "with approval: true a step is held until somebody approves. Remove one of the two",
+            )
+        if strategy.approval and len(strategy.steps) == 1:
+            yield (
+                (*here, "approval"),
+                "it has one step, and nothing is waited for behind the last one. Write "
+                "another step before it, such as steps: [1, 100]",
             )
     known = [ATOMIC, *(name for name in policy.strategies if name != ATOMIC)]
     if policy.default not in known:

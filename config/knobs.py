@@ -309,6 +309,25 @@ class Choice(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class TrueOrFalse(Kind):
+    """Also as a word, which is what a variable's content is."""
+
+    def read(self, value: Any, base: Path) -> bool:
+        match value:
+            case True | "true":
+                return True
+            case False | "false":
+                return False
+        raise ValueError(f"expected {self.expected()}")
+
+    def expected(self) -> str:
+        return "`true` or `false`"
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": [True, False, "true", "false"]}
+
+
+@dataclass(frozen=True, slots=True)
 class Name(Kind):
     """A name that stands in URLs, on the command line and in metrics."""
 

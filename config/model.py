@@ -215,7 +215,7 @@ class Strategy:
     steps: tuple[int, ...]
     """Hundredths of a percent of the target, rising; the last is 10000."""
     pause_s: float
-    """Between one step and the next."""
+    """Between one step and the next; infinity: until somebody approves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from turnout.config.knobs import (
     Switchable,
     Text,
     Token,
+    TrueOrFalse,
     Zero,
     knob,
     needed,
@@ -206,6 +207,18 @@ class Strategy(Section):
     pause: Annotated[float, Duration("1ms", "30d", Zero.NONE)] = knob(
         "60s", "Between one step and the next."
     )
+    approval: Annotated[bool, TrueOrFalse()] = knob(
+        "false",
+        "`true`: each step but the last is held until somebody says `turnout approve`, however "
+        "long that takes, instead of for a `pause`.",
+    )
+
+    @property
+    def pause_given(self) -> bool:
+        return "pause" in self.model_fields_set
+
+    def to_model(self, name: str) -> model.Strategy:
+        return model.Strategy(name, self.steps, float("inf") if self.approval else self.pause)
 
 
 class ErrorLimit(Section):
@@ -249,10 +262,7 @@ class Switchover(Section):
     )
 
     def to_model(self) -> model.SwitchoverPolicy:
-        own = (
-            model.Strategy(name, strategy.steps, strategy.pause)
-            for name, strategy in self.strategies.items()
-        )
+        own = (strategy.to_model(name) for name, strategy in self.strategies.items())
         return model.SwitchoverPolicy(
             default=self.default,
             on_failure=self.on_failure,

@@ -151,8 +151,14 @@ def switchover_line(now: Json, service: Json) -> str:
     in_flight = " ".join(
         f"{name}={upstream['in_flight']}" for name, upstream in service["upstreams"].items()
     )
-    waiting = f" waiting_for={now['waiting_for']}" if now.get("waiting_for") else ""
+    waiting = f' waiting_for={now["waiting_for"]} next="{_awaited(now)}"' if _awaited(now) else ""
     return f"{now['id']} {now['state']}{waiting}  weights {weights}  in flight {in_flight}"
+
+
+def _awaited(now: Json) -> str:
+    """What a person has to say for it to go on; empty while it does so by itself."""
+    verb = {"resume": "resume", "approval": "approve"}.get(str(now.get("waiting_for")), "")
+    return f"turnout {verb} {now['id']}" if verb else ""
 
 
 def switchover_view(now: Json, service: Json) -> RenderableType:
@@ -164,6 +170,7 @@ def switchover_view(now: Json, service: Json) -> RenderableType:
         (str(now["state"]), style),
         f"  step {now['step']} of {len(steps)}" if len(steps) > 1 else "",
         (f"  next at {now['next_step_at']}" if now.get("next_step_at") else ""),
+        (f"  waits for {_awaited(now)}" if _awaited(now) else ""),
         (f"  what is left is cut at {now['drain_until']}" if now.get("drain_until") else ""),
         (f"  {now['id']}", "bright_black"),
     )

@@ -334,6 +334,14 @@ WRONG = [
     ("careful", "careful: {steps: []}",
      "services.shop.switchover.strategies.careful.steps is an empty list; expected a list of "
      "percentages. Write [10, 50, 100]."),
+    ("careful", "careful: {steps: [10, 100], approval: maybe}",
+     "services.shop.switchover.strategies.careful.approval is maybe; expected `true` or `false`."),
+    ("careful", "careful: {steps: [10, 100], approval: true, pause: 0}",
+     "services.shop.switchover.strategies.careful.pause is 0; with approval: true a step is held "
+     "until somebody approves. Remove one of the two."),
+    ("careful", "careful: {steps: [100], approval: true}",
+     "services.shop.switchover.strategies.careful.approval is true; it has one step, and nothing "
+     "is waited for behind the last one. Write another step before it, such as steps: [1, 100]."),
 ]  # fmt: skip
 
 
@@ -467,6 +475,14 @@ def test_a_strategy_cannot_have_a_name_with_a_meaning_of_its_own(name: str) -> N
         f"turnout.yaml:8: services.shop.switchover.strategies.{name} is a mapping; {name} has a "
         f"meaning of its own. Write another name."
     ]
+
+
+@pytest.mark.parametrize("text", ["true", '"${APPROVAL:-true}"'])
+def test_a_strategy_may_wait_for_a_person_at_each_step(text: str) -> None:
+    strategy = f"{{steps: [10, 100], approval: {text}}}"
+    configuration = read(f"{SMALL}    switchover: {{strategies: {{careful: {strategy}}}}}\n")
+    found = configuration.services[0].switchover.strategy("careful")
+    assert found == Strategy("careful", (1_000, 10_000), float("inf"))
 
 
 def test_the_limits_on_services_and_servers_hold() -> None:
