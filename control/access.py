@@ -39,7 +39,8 @@ def authenticate(tokens: Sequence[Token], authorization: str) -> Caller:
     scheme, _, sent = authorization.partition(" ")
     found: Token | None = None
     if scheme.lower() == SCHEME.lower():
-        given = sent.strip().encode()
+        # Octets that are no UTF-8 came through as surrogates; they fit no token.
+        given = sent.strip().encode(errors="surrogateescape")
         for token in tokens:
             if hmac.compare_digest(token.token.encode(), given):
                 found = token

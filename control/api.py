@@ -195,13 +195,22 @@ class Api:
         return read if route.method == "GET" else write
 
     async def _read(self, request: web.Request) -> bytes:
-        """The body's bytes. Raises Problem(413)."""
+        """The body's bytes. Raises Problem: 413, or 400 for one that is coded or not whole."""
+        coding = request.headers.get("Content-Encoding", "identity")
+        if coding.lower() != "identity":
+            # Nobody needs it, and a few octets could unpack to a great many.
+            raise Problem("malformed-header", f"Content-Encoding is {coding!r}; send the bare JSON")
         limit = self._context.configuration().control.body_bytes
         content = bytearray()
-        async for part in request.content.iter_any():
-            content += part
-            if len(content) > limit:
-                raise Problem("body-too-large", f"a body has {limit} bytes at most (control.body)")
+        try:
+            async for part in request.content.iter_any():
+                content += part
+                if len(content) > limit:
+                    raise Problem(
+                        "body-too-large", f"a body has {limit} bytes at most (control.body)"
+                    )
+        except (web.RequestPayloadError, ConnectionError) as error:
+            raise Problem("malformed-body", "the body is not whole") from error
         return bytes(content)
 
     async def _settled(self, route: Route, call: Call, response: web.Response) -> web.Response:

@@ -28,6 +28,19 @@ async def api(tmp_path: Path) -> AsyncIterator[ApiBench]:
         yield made
 
 
+async def in_bytes(api: ApiBench, *pieces: bytes) -> bytes:
+    """The answer, or as much as comes of it, to a call that is written as it stands."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.http.port)
+    async with asyncio.timeout(5):
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.05)
+        writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+    return answer
+
+
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[ApiBench]:
     """With two tokens."""
@@ -675,3 +688,38 @@ def test_every_refusal_of_the_executor_has_a_title_and_its_status() -> None:
     assert kinds
     for kind in kinds:
         assert problems.KNOWN[kind.type][0] == kind.status
+
+
+# ---------------------------------------------------------------- what is no HTTP of ours
+
+HOLD = b"POST /v1/services/shop/hold HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        ((HOLD + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",), b"400"),
+        ((HOLD + b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",), b"400"),
+        ((HOLD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"zz\r\n"), b""),
+        ((HOLD + b"Content-Length: 9\r\n\r\n{", b"}"), b""),
+        ((HOLD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"1\r\n"), b""),
+    ],
+    ids=["gzip", "br", "bad-chunk", "cut-short", "chunks-cut-short"],
+)
+async def test_a_body_that_is_not_whole_is_the_callers_mistake(
+    api: ApiBench, pieces: tuple[bytes, ...], status: bytes
+) -> None:
+    answer = await in_bytes(api, *pieces)
+    assert answer[9:12] == status, answer
+    assert api.problems == []
+    assert (await api.call("GET", SHOP))[1]["held"] is False
+
+
+async def test_a_token_that_is_no_text_is_refused(guarded: ApiBench) -> None:
+    answer = await in_bytes(
+        guarded,
+        b"GET /v1/services HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Authorization: Bearer \xff\xfe\r\n\r\n",
+    )
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert guarded.problems == []
