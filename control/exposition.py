@@ -211,7 +211,7 @@ def _requests(blocks: Sequence[_Block]) -> Iterator[Metric]:
         labels=[*_LABELS, "outcome", "code"],
     )  # fmt: skip
     cut = CounterMetricFamily(
-        "turnout_requests_cut", "Requests whose answer was begun and not finished.",
+        "turnout_requests_cut", "Requests ended before their answer was complete; begun or not.",
         labels=[*_LABELS, "reason"],
     )  # fmt: skip
     in_flight = GaugeMetricFamily(
