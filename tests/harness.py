@@ -230,26 +230,17 @@ class Product:
             for pid in sorted(found):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
         if self._process is not None:
+            self._process.kill()
             self._process.wait()
             self._process = None
 
     async def close(self) -> None:
-        """End everything, politely if it can be. Fails if a worker counted a mistake of its own."""
+        """End everything. Fails if a process of it has made a mistake of its own."""
         try:
             await self.api.close()
-            if self._process is not None and self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
-                with contextlib.suppress(AssertionError):
-                    await self.wait(4.0)
-            for _ in range(3):  # a dying supervisor may just have started one more
-                for pid in self.processes():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGCONT)
-                        os.kill(pid, signal.SIGKILL)
-                await asyncio.sleep(0)
-            if self._process is not None:
-                self._process.wait()
+            self.kill_everything()
             if self._scoreboard is not None:
                 self._scoreboard.memory.close()
             if not self.errors_expected:
