@@ -65,11 +65,13 @@ class Document:
     marks: Mapping[Place, Mark]
 
 
-def read_document(text: str, *, file: str, environ: Mapping[str, str]) -> Document:
+def read_document(
+    text: str, *, file: str, environ: Mapping[str, str], about: Place | None = None
+) -> Document:
     """Parse `text`, which stands in `file` (for errors only), and fill in variables.
 
     Raises SettingsError with the line for what is not YAML, for two equal keys, and for a
-    variable that is not set.
+    variable that is not set; with `about`, only where that value stands or what it stands in.
     """
     yaml = YAML(typ="safe", pure=True)
     reader = _Reader(file, environ, yaml)
@@ -93,8 +95,12 @@ def read_document(text: str, *, file: str, environ: Mapping[str, str]) -> Docume
         raise SettingsError((Problem(file, None, "", "", what),)) from None
     except RecursionError:
         raise SettingsError((Problem(file, None, "", "", "it is nested too deeply"),)) from None
-    if reader.problems:
-        raise SettingsError(tuple(reader.problems))
+    problems = reader.problems
+    if about is not None:
+        on_the_way = {dotted(about[:length]) for length in range(len(about) + 1)}
+        problems = [problem for problem in problems if problem.key in on_the_way]
+    if problems:
+        raise SettingsError(tuple(problems))
     return Document(data, reader.marks)
 
 

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from turnout.config.address import Address
 from turnout.config.document import (
     Document,
     Place,
@@ -34,12 +35,14 @@ from turnout.config.document import (
 )
 from turnout.config.knobs import BASE, Kind
 from turnout.config.model import Configuration
+from turnout.config.places import Bind
 from turnout.config.settings import CONFLICTS, Settings
 
 __all__ = [
     "DEFAULT_FILE",
     "Problem",
     "SettingsError",
+    "control_bind",
     "default_runtime_dir",
     "default_workers",
     "find_file",
@@ -54,6 +57,7 @@ DEFAULT_FILE: Final = "turnout.yaml"
 FILE_VARIABLE: Final = "TURNOUT_CONFIG"
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 INLINE_SERVICE: Final = "default"
+_CONTROL_BIND: Final[Place] = ("control", "bind")
 INLINE: Final = "options"
 """What stands for the file's name in errors of a configuration made from options."""
 
@@ -68,23 +72,49 @@ def find_file(option: str | None, environ: Mapping[str, str]) -> Path | None:
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Configuration:
     """Read the file. Raises SettingsError with every problem found."""
+    text = _read(path)
+    absolute = Path(os.path.abspath(path))
+    return load_text(
+        text, file=str(path), base=absolute.parent, source=str(absolute), environ=environ
+    )
+
+
+def control_bind(path: Path, environ: Mapping[str, str] = os.environ) -> Address | None:
+    """Where the file has the control API listen, whatever else is wrong with it; None: it does
+    not say.
+
+    For who asks a running server: that takes none of its secrets, nor a file that is whole.
+    Raises SettingsError when this alone cannot be known.
+    """
+    file = str(path)
+    document = read_document(_read(path), file=file, environ=environ, about=_CONTROL_BIND)
+    value: Any = document.data
+    for key in _CONTROL_BIND:
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is None:
+        return None
+    try:
+        return Bind().read(value, Path(os.path.abspath(path)).parent)
+    except ValueError as error:
+        found = _found(document, _CONTROL_BIND)
+        raise SettingsError((_problem(document, file, _CONTROL_BIND, found, str(error)),)) from None
+
+
+def _read(path: Path) -> str:
+    """Raises SettingsError."""
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
         if len(content) > FILE_BYTES_MAX:
             what = f"it has more than {FILE_BYTES_MAX} bytes"
             raise SettingsError((Problem(str(path), None, "", "", what),))
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
         raise SettingsError((Problem(str(path), None, "", "", what),)) from None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SettingsError((Problem(str(path), line, "", "", "it is not UTF-8"),)) from None
-    absolute = Path(os.path.abspath(path))
-    return load_text(
-        text, file=str(path), base=absolute.parent, source=str(absolute), environ=environ
-    )
 
 
 def load_text(

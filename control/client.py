@@ -61,7 +61,9 @@ class Problem(CommandError):
             if isinstance(fault, Mapping):
                 where = fault.get("field") or fault.get("pointer") or fault.get("name") or ""
                 text += f"\n  {where}: {fault.get('detail') or fault.get('message') or ''}"
-        super().__init__(text, exit_code(status))
+        # Wrong is the configuration, not the call: as `turnout check` would say.
+        wrong = str(document.get("type", "")).endswith(":configuration-refused")
+        super().__init__(text, EXIT_USAGE if wrong else exit_code(status))
 
 
 def exit_code(status: int) -> int:
@@ -77,18 +79,22 @@ def exit_code(status: int) -> int:
 def control_address(option: str | None, config: str | None) -> str:
     """Where the API is: the option's, `$TURNOUT_CONTROL`'s, the configuration's, the default.
 
-    Raises CommandError(2) when the configuration has to be asked and is wrong.
+    Raises CommandError(2) when the configuration has to be asked and does not say it clearly.
     """
     named = option or os.environ.get("TURNOUT_CONTROL")
     if named:
         return named
     # Only here: what reads a configuration takes longer to import than a call takes.
-    from turnout.config.loader import find_file
+    from turnout.config.loader import SettingsError, control_bind, find_file
 
     file = find_file(config, os.environ)
     if file is None:
         return DEFAULT_CONTROL
-    return str(read_configuration(file).control.bind)
+    try:
+        return str(control_bind(file) or DEFAULT_CONTROL)
+    except SettingsError as error:
+        hint = "The control API can be named with --control or TURNOUT_CONTROL."
+        raise CommandError(f"{error}\n{hint}", EXIT_USAGE) from None
 
 
 def read_configuration(file: Path) -> Configuration:

@@ -364,7 +364,7 @@ async def test_reload_says_what_needs_a_restart(turnout: Shell, api: ApiBench) -
     assert "control.bind" in done.err
     api.reloaded = Reloaded(error="turnout.yaml:3: services is empty")
     done = await turnout("reload")
-    assert done.code == 4
+    assert done.code == 2
     assert "turnout.yaml:3: services is empty" in done.err
 
 
@@ -419,6 +419,43 @@ async def test_the_configuration_says_where_the_api_is(turnout: Shell) -> None:
     del turnout.environment["TURNOUT_CONTROL"]
     assert (await turnout("status")).code == 0
     assert (await turnout("status", "--control", "127.0.0.1:1")).code == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "bogus: 1",
+        "control: {tokens: [{name: ci, scope: write, token: '${NOT_MINE_TO_KNOW}'}]}",
+        "services: {shop: {upstreams: nonsense}}",
+    ],
+)
+async def test_a_running_server_is_reached_whatever_else_is_wrong_with_the_file(
+    turnout: Shell, wrong: str
+) -> None:
+    bind = f"bind: 'unix:{turnout.socket}'"
+    file = turnout.directory / "turnout.yaml"
+    del turnout.environment["TURNOUT_CONTROL"]
+    if wrong.startswith("control"):
+        file.write_text(wrong.replace("{tokens", f"{{{bind}, tokens") + "\n")
+    else:
+        file.write_text(f"control: {{{bind}}}\n{wrong}\n")
+    assert (await turnout("check")).code == 2
+    assert (await turnout("status")).code == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [", "control: {bind: '${NOBODY_SET_THIS}'}", "control: {bind: 9}"]
+)
+async def test_a_file_that_does_not_say_where_the_api_is_names_the_option(
+    turnout: Shell, text: str
+) -> None:
+    (turnout.directory / "turnout.yaml").write_text(text)
+    del turnout.environment["TURNOUT_CONTROL"]
+    done = await turnout("status")
+    assert (done.code, done.out) == (2, "")
+    assert "turnout.yaml:1: " in done.err
+    assert "--control" in done.err
+    assert (await turnout("status", TURNOUT_CONTROL=f"unix:{turnout.socket}")).code == 0
 
 
 async def test_schema_is_a_json_schema(alone: Shell) -> None:

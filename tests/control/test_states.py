@@ -7,6 +7,7 @@ promised of states, said to the real API while real processes carry them out.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
