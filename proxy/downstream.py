@@ -209,6 +209,8 @@ class Downstream(asyncio.Protocol):
         if end < 4:
             if header_bytes and len(data) > header_bytes:
                 self._too_large(data)
+            elif data == b"\r":
+                pass  # half of that empty line
             elif b"\n\n" in data or data[0] <= 32 or data[0] >= 127:
                 self._refuse(replies.MALFORMED, "malformed_request")
             return False

@@ -226,6 +226,20 @@ async def test_what_waits_for_a_connection_does_not_get_one_that_is_closing() ->
         assert len(at.blue.find("/next")) == 1
 
 
+@pytest.mark.parametrize(
+    ("pieces", "status"), [((b"\r", b"\n"), 200), ((b"\r\n",), 200), ((b"\r", b"x\r\n"), 400)]
+)
+async def test_an_empty_line_before_a_request_is_one_however_it_comes(
+    at: Bench, pieces: tuple[bytes, ...], status: int
+) -> None:
+    async with await at.client() as client:
+        for piece in pieces:
+            await client.send(piece)
+            await asyncio.sleep(0.05)
+        await client.ask("/line")
+        assert (await client.answer()).status == status
+
+
 # ---------------------------------------------------------------- tunnels
 
 UPGRADE = (
