@@ -101,6 +101,7 @@ class Server(Answer):
         description="What is connected to; empty while the address is a name without one."
     )
     healthy: bool
+    health: str = Field(description="`healthy`, `unhealthy` or `unknown` (no verdict yet).")
     reason: str = Field(description="Why it is not healthy; empty when it is.")
     last_probe: LastProbe | None
 

@@ -102,7 +102,7 @@ def _table(*columns: str) -> Table:
 
 def _health(upstream: Json) -> Text:
     if upstream.get("health") == "unknown":
-        return Text("not probed yet", style="yellow")
+        return Text("not known yet", style="yellow")
     if upstream["healthy"]:
         return Text("healthy", style="green")
     return Text("unhealthy", style="red")
@@ -113,8 +113,8 @@ def _server_health(server: Json) -> Text:
         return Text("healthy", style="green")
     if not server["endpoint"]:
         return Text("no address", style="red")
-    if server.get("last_probe") is None:
-        return Text("not probed yet", style="yellow")
+    if server["health"] == "unknown":
+        return Text("not known yet", style="yellow")
     return Text("unhealthy", style="red")
 
 

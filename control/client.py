@@ -19,8 +19,8 @@ EXIT_REFUSED: Final = 4
 EXIT_INTERRUPTED: Final = 130
 
 DEFAULT_CONTROL: Final = "127.0.0.1:9180"
-CALL_TIMEOUT_S: Final = 60.0
-"""Longer than anything the API waits for without being asked to."""
+ANSWER_TIMEOUT_S: Final = 10.0
+"""After so long without an answer control is busy, or stuck: that is then asked."""
 LOST_S: Final = 30.0
 """How long control may be away while its answer is waited for."""
 POLL_S: Final = 0.15
@@ -136,7 +136,7 @@ class Client:
         self._http = httpx.Client(
             base_url=base,
             headers=headers,
-            timeout=CALL_TIMEOUT_S,
+            timeout=ANSWER_TIMEOUT_S,
             transport=transport,
             trust_env=False,
         )
@@ -146,25 +146,28 @@ class Client:
     ) -> Json:
         """Make one call; returns the JSON of a 2xx answer.
 
-        A write carries a key, so that one whose answer was lost (control died meanwhile) is
-        asked for again without being done twice. Raises Unreachable, or Problem for any other
-        answer.
+        A write carries a key, so that one whose answer was lost (control died meanwhile) or
+        takes long is asked for again without being done twice. Raises Unreachable, or Problem
+        for any other answer.
         """
-        headers = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
+        write = method != "GET"
+        headers = {"Idempotency-Key": uuid.uuid4().hex} if write else {}
         lost_at: float | None = None
         while True:
+            began = time.monotonic()
             try:
                 answer = self._http.request(
                     method, path, json=body, params=query or None, headers=headers
                 )
                 break
             except httpx.HTTPError as error:
-                now = time.monotonic()
+                if write and isinstance(error, httpx.ReadTimeout) and self._lives():
+                    lost_at = None
+                    continue
                 never_sent = lost_at is None and isinstance(error, httpx.ConnectError)
-                if method != "POST" or never_sent or now - (lost_at or now) > LOST_S:
-                    why = str(error) or type(error).__name__
-                    raise Unreachable(self.where, why) from None
-                lost_at = lost_at if lost_at is not None else now
+                lost_at = began if lost_at is None else lost_at
+                if not write or never_sent or time.monotonic() - lost_at > LOST_S:
+                    raise Unreachable(self.where, _why(error)) from None
                 time.sleep(POLL_S)
         try:
             document = answer.json() if answer.content else {}
@@ -176,12 +179,19 @@ class Client:
             raise Problem(answer.status_code, document if isinstance(document, dict) else {})
         return cast(Json, document)
 
+    def _lives(self) -> bool:
+        """Whether control answers at all: one that is stuck takes connections all the same."""
+        try:
+            return self._http.get("/healthz").is_success
+        except httpx.HTTPError:
+            return False
+
     def text(self, path: str) -> str:
         """Get what is not JSON. Raises Unreachable, or Problem."""
         try:
             answer = self._http.get(path, headers={"Accept": "*/*"})
         except httpx.HTTPError as error:
-            raise Unreachable(self.where, str(error) or type(error).__name__) from None
+            raise Unreachable(self.where, _why(error)) from None
         if not answer.is_success:
             raise Problem(answer.status_code, {})
         return answer.text
@@ -218,12 +228,12 @@ class Client:
         """
         lost_at: float | None = None
         while True:
+            began = time.monotonic()
             try:
                 return self.call("GET", path)
             except Unreachable as error:
-                now = time.monotonic()
-                lost_at = lost_at if lost_at is not None else now
-                if now - lost_at > LOST_S:
+                lost_at = began if lost_at is None else lost_at
+                if time.monotonic() - lost_at > LOST_S:
                     raise CommandError(f"{error}\n{about}", EXIT_UNREACHABLE) from None
                 time.sleep(POLL_S)
 
@@ -237,6 +247,12 @@ class Client:
             if now["state"] in FINAL_STATES:
                 return
             time.sleep(POLL_S)
+
+
+def _why(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.ReadTimeout):
+        return f"it takes the call and does not answer in {ANSWER_TIMEOUT_S:g} s"
+    return str(error) or type(error).__name__
 
 
 def _reachable(host: str) -> str:

@@ -19,6 +19,7 @@ from turnout.control.rows import (
     StaleRevision,
     StepRow,
     UnderWay,
+    UpstreamHasWeight,
     UpstreamsSwapped,
 )
 from turnout.control.state import Switchover, from_document, to_document
@@ -122,11 +123,19 @@ class Database(Ledger):
     ) -> ServiceRow:
         """Keep servers instead of the file's; None: the file's again.
 
-        Raises StaleRevision when the service has not `revision`.
+        Raises StaleRevision when the service has not `revision`, UpstreamHasWeight when an
+        upstream with weight would have no server left.
         """
         with self._transaction():
             self.require_revision(name, revision)
-            kept = dict(self._known(name).servers)
+            service = self._known(name)
+            weight = service.weights.percentages()[upstream]
+            if servers is not None and not servers and weight:
+                raise UpstreamHasWeight(
+                    f"{upstream} of {name} has {weight:g} % of the traffic and would have no"
+                    " server left: name one, or move the traffic first"
+                )
+            kept = dict(service.servers)
             kept.pop(upstream, None)
             if servers is not None:
                 kept[upstream] = tuple(servers)

@@ -24,6 +24,7 @@ from turnout.control.refusals import (
     BadWeights,
     IllegalVerb,
     NothingToRollBack,
+    ServerNeeded,
     SwitchoverUnderWay,
     TableRefused,
     Unhealthy,
@@ -43,6 +44,7 @@ from turnout.control.store import (
     StaleRevision,
     Store,
     UnderWay,
+    UpstreamHasWeight,
 )
 from turnout.control.wishes import Wish
 from turnout.control.words import Words, whole
@@ -220,6 +222,7 @@ class Executor:
         UnknownService, UnknownUpstream, UnknownStrategy, RevisionIsStale.
         """
         found = self._service(service)
+        row = await self._free(found, revision)
         if to not in found.names:
             raise UnknownUpstream(f"{service} has no upstream {to}; it has {_and(found.names)}")
         name = strategy or found.switchover.default
@@ -227,7 +230,6 @@ class Executor:
         if steps is None:
             known = [known.name for known in found.switchover.strategies]
             raise UnknownStrategy(f"{service} has no strategy {name}; it has {_and(known)}")
-        row = await self._free(found, revision)
         new = wishes.to_upstream(
             found, row, steps, to, Wish(author, self._world.now(), force, wait_healthy_s)
         )
@@ -427,7 +429,8 @@ class Executor:
     ) -> ServiceRow:
         """Use these servers for an upstream from now on, instead of the file's.
 
-        Raises BadServers, TableRefused, UnknownService, UnknownUpstream, RevisionIsStale.
+        Raises BadServers, ServerNeeded, TableRefused, UnknownService, UnknownUpstream,
+        RevisionIsStale.
         """
         found = self._service(service)
         if upstream not in found.names:
@@ -463,6 +466,8 @@ class Executor:
             )
         except StaleRevision as error:
             raise stale(error) from None
+        except UpstreamHasWeight as error:
+            raise ServerNeeded(str(error)) from None
         world.journal.told(note)
         try:
             await self._tables.publish(f"servers of {service} {upstream}")

@@ -84,6 +84,8 @@ def probed(health: ServerHealth, result: ProbeResult, policy: HealthPolicy) -> S
         if health.state is HealthWord.HEALTHY:
             return replace(changed, reason="")
         if good < policy.rise:
+            if health.state is HealthWord.UNKNOWN:
+                return replace(changed, reason=f"{good} of {policy.rise} good probes so far")
             return changed
         return replace(
             changed,

@@ -44,10 +44,10 @@ class Idempotency:
         `call` is all that the answer depends on: method, path and body. Answers of 500 and
         above are not kept, as they decided nothing. Raises Problem(422) for another call.
         """
-        if len(key) > KEY_CHARS_MAX or not key.isprintable():
+        if not 0 < len(key) <= KEY_CHARS_MAX or not key.isprintable():
             raise Problem(
                 "malformed-header",
-                f"Idempotency-Key has {len(key)} characters; it may have {KEY_CHARS_MAX}, printable",
+                f"Idempotency-Key has {len(key)} characters; it has 1 to {KEY_CHARS_MAX}, printable",
             )
         digest = hashlib.sha256(call).hexdigest()
         name = f"{caller}:{key}"

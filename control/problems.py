@@ -37,6 +37,7 @@ KNOWN: Final[Mapping[str, tuple[int, str]]] = {
     "stale-revision": (412, "It has changed since it was read"),
     "body-too-large": (413, "The body is too large"),
     "upstream-unhealthy": (422, "The upstream is not healthy"),
+    "server-needed": (422, "The upstream has traffic and needs a server"),
     "table-refused": (422, "The workers could not take the change"),
     "configuration-refused": (422, "The configuration was refused, and nothing has changed"),
     "weights-not-reached": (422, "The weights were not reached"),

@@ -113,6 +113,13 @@ class Unhealthy(Refusal):
         return {"upstream": self.upstream}
 
 
+class ServerNeeded(Refusal):
+    """An upstream to which traffic goes would be left without a server."""
+
+    type = "server-needed"
+    status = 422
+
+
 def stale(error: StaleRevision) -> RevisionIsStale:
     """The store's refusal as the API's."""
     return RevisionIsStale(str(error), error.expected, error.found)

@@ -30,6 +30,10 @@ class UnderWay(Exception):
         super().__init__(f"switchover {id} of {service} is under way")
 
 
+class UpstreamHasWeight(Exception):
+    """Traffic goes to the upstream: it cannot be left without a server."""
+
+
 class UpstreamsSwapped(Exception):
     """The file names a service's upstreams in another order than running workers count them."""
 

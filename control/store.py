@@ -29,6 +29,7 @@ from turnout.control.rows import StepRow as StepRow
 from turnout.control.rows import StoredEvent as StoredEvent
 from turnout.control.rows import StoreUnusable as StoreUnusable
 from turnout.control.rows import UnderWay as UnderWay
+from turnout.control.rows import UpstreamHasWeight as UpstreamHasWeight
 from turnout.control.rows import UpstreamsSwapped as UpstreamsSwapped
 
 P = ParamSpec("P")

@@ -10,6 +10,7 @@ from turnout.control.health import ProbeResult, UpstreamHealth
 from turnout.control.receipt import phases
 from turnout.control.rows import AuditEntry, ServiceRow, StoredEvent
 from turnout.control.switchover import State, Switchover
+from turnout.proxy.scoreboard import HealthWord
 
 
 class ServerView(Protocol):
@@ -19,6 +20,8 @@ class ServerView(Protocol):
     def address(self) -> str: ...
     @property
     def endpoint(self) -> str: ...
+    @property
+    def state(self) -> HealthWord: ...
     @property
     def reason(self) -> str: ...
     @property
@@ -87,6 +90,7 @@ def _server(server: ServerView) -> dict[str, Any]:
         "address": server.address,
         "endpoint": server.endpoint,
         "healthy": server.healthy,
+        "health": server.state.name.lower(),
         "reason": server.reason,
         "last_probe": None
         if probe is None

@@ -110,6 +110,24 @@ async def test_servers_that_cannot_be_get_400(api: ApiBench, servers: list[str])
     assert api.bench.tables.published == []
 
 
+async def test_an_upstream_with_traffic_is_not_left_without_a_server(api: ApiBench) -> None:
+    for weights, upstreams in (((100, 0), ["blue"]), ((99.99, 0.01), ["blue", "green"])):
+        body = {"weights": {"blue": weights[0], "green": weights[1]}}
+        assert (await api.call("PUT", f"{SHOP}/weights", body))[0] == 200
+        for upstream in upstreams:
+            answer = await api.call("PUT", f"{SHOP}/upstreams/{upstream}", {"servers": []})
+            assert problem(answer) == (422, "server-needed")
+            assert "of the traffic" in answer[1]["detail"]
+        _, document, _ = await api.call("GET", SHOP)
+        shown = [one["configured_servers"] for one in document["upstreams"].values()]
+        assert shown == [None, None]
+    assert api.bench.tables.published == []
+
+
+async def test_an_upstream_without_traffic_may_have_no_server(api: ApiBench) -> None:
+    assert (await api.call("PUT", f"{SHOP}/upstreams/green", {"servers": []}))[0] == 200
+
+
 async def test_a_service_is_held_and_released(api: ApiBench) -> None:
     _, held, _ = await api.call("POST", f"{SHOP}/hold", {"reason": "a migration"})
     assert held["held"] is True
@@ -433,6 +451,12 @@ async def test_another_body_with_the_same_key_gets_422(api: ApiBench) -> None:
     await api.call("POST", f"{SHOP}/hold", {"reason": "one"}, Idempotency_Key="k2")
     answer = await api.call("POST", f"{SHOP}/hold", {"reason": "two"}, Idempotency_Key="k2")
     assert problem(answer) == (422, "key-used-otherwise")
+
+
+async def test_a_key_that_is_empty_protects_nothing_and_gets_400(api: ApiBench) -> None:
+    answer = await api.call("POST", f"{SHOP}/switchovers", {"to": "green"}, Idempotency_Key="")
+    assert problem(answer) == (400, "malformed-header")
+    assert (await api.call("GET", SHOP))[1]["switchover"] is None
 
 
 async def test_calls_at_once_with_one_key_start_one_switchover(api: ApiBench) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from tests.control.api_bench import TOKENS, ApiBench, served
 from tests.control.cli_forks import CLEAN, Done, Forks
+from turnout.control import client
 from turnout.control.api import make_app
 from turnout.control.publisher import Reloaded
 from turnout.control.receipt import verify
@@ -456,6 +458,45 @@ async def test_a_file_that_does_not_say_where_the_api_is_names_the_option(
     assert "turnout.yaml:1: " in done.err
     assert "--control" in done.err
     assert (await turnout("status", TURNOUT_CONTROL=f"unix:{turnout.socket}")).code == 0
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where connections are taken, and nobody is there: a control process that is stopped."""
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(client, "LOST_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield "{}:{}".format(*listening.getsockname())
+
+
+def test_a_control_that_is_stuck_is_not_waited_for(stuck: str) -> None:
+    with pytest.raises(client.Unreachable, match="takes the call and does not answer"):
+        client.Client(stuck).services()
+    for method in ("POST", "PUT"):
+        with pytest.raises(client.Unreachable):
+            client.Client(stuck).call(method, "/v1/services/shop/hold")
+    with pytest.raises(client.CommandError, match="7f3 goes on") as error:
+        next(client.Client(stuck).follow("7f3"))
+    assert error.value.code == 3
+
+
+async def test_a_call_that_takes_long_is_waited_for_while_control_lives(
+    turnout: Shell, api: ApiBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(client, "LOST_S", 0.3)
+    api.bench.workers.prepare_gate = gate = asyncio.Event()
+    asking = client.Client(f"unix:{turnout.socket}")
+    body = {"weights": {"blue": 90, "green": 10}}
+    calling = asyncio.create_task(
+        asyncio.to_thread(asking.call, "PUT", "/v1/services/shop/weights", body)
+    )
+    _, pending = await asyncio.wait({calling}, timeout=1.5)
+    assert pending, "it answers once the workers have acknowledged"
+    gate.set()
+    assert (await calling)["weights"] == {"blue": 90, "green": 10}
+    items = (await api.call("GET", "/v1/services/shop/switchovers"))[1]["items"]
+    assert len(items) == 1
 
 
 async def test_schema_is_a_json_schema(alone: Shell) -> None:

@@ -70,6 +70,11 @@ def test_a_server_that_never_answered_says_so_before_its_verdict() -> None:
     )
 
 
+def test_a_server_whose_probes_are_good_so_far_says_so() -> None:
+    once = after(ServerHealth(), GOOD)
+    assert (once.state, once.reason) == (HealthWord.UNKNOWN, "1 of 2 good probes so far")
+
+
 def test_the_reason_is_that_of_the_last_probe() -> None:
     other = replace(BAD, error="status 500")
     assert after(HEALTHY, BAD, BAD, BAD, other).reason == "probe: status 500"

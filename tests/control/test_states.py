@@ -85,7 +85,8 @@ async def test_a_second_one_gets_409_and_the_first_ones_id_whatever_else_is_wron
 ) -> None:
     id = await in_steps(at)
     await make_sick(at, "blue")
-    for ask in (at.product.api.switch("blue"), at.product.api.weights(30)):
+    api = at.product.api
+    for ask in (api.switch("blue"), api.switch("red"), api.weights(30)):
         with refused(409, "switchover-under-way") as error:
             await ask
         assert error.value.problem["switchover"] == id
