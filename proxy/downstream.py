@@ -125,7 +125,7 @@ class Downstream(asyncio.Protocol):
         else:
             if self.buffer:
                 data = self.buffer + data
-            else:
+            elif data[0] != 13:  # an empty line is no head: the time of keep-alive runs on
                 self._head_begins()
             self.buffer = data
             self._pump()
@@ -203,6 +203,7 @@ class Downstream(asyncio.Protocol):
             data = self.buffer = data[2:]
             if not data:
                 return False
+            self._head_begins()
         end = data.find(b"\r\n\r\n") + 4
         limits = self.worker.table.limits
         header_bytes = limits.header_bytes

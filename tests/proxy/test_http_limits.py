@@ -251,6 +251,18 @@ async def test_an_idle_connection_is_closed(at: Bench) -> None:
         assert 0.5 <= time.monotonic() - begun_s < 3.0
 
 
+async def test_empty_lines_do_not_keep_an_idle_connection(at: Bench) -> None:
+    async with await at.client() as client:
+        (await client.get("/")).must_be(200, "blue")
+        began = time.monotonic()
+        ended = asyncio.create_task(client.ended())
+        while not ended.done() and time.monotonic() - began < 5.0:
+            await client.send(b"\r\n")
+            await asyncio.sleep(0.1)
+        await ended
+        assert time.monotonic() - began < 3.0
+
+
 async def test_a_connection_on_which_nothing_was_ever_said_is_closed(at: Bench) -> None:
     async with await at.client() as client:
         begun_s = time.monotonic()
