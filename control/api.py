@@ -465,7 +465,7 @@ class Api:
         ):
             reasons.append("no worker serves")
         try:
-            await self._context.store(Database.epoch)
+            await self._context.store(Database.check)
         except StoreUnusable as error:
             reasons.append(str(error))
         document = {"status": "not ready" if reasons else "ready", "reasons": reasons}

@@ -31,7 +31,7 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o
 class Ledger:
     """An open store. Not for two threads at once; two processes are fine."""
 
-    __slots__ = ("_connection", "path")
+    __slots__ = ("_connection", "_write_failed", "path")
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open it; make it first if there is none, unless `read_only`.
@@ -39,6 +39,7 @@ class Ledger:
         Raises StoreUnusable: not readable, not a database, damaged, of a newer program.
         """
         self.path = path
+        self._write_failed = False
         try:
             self._connection = _connect(path, read_only)
         except sqlite3.Error as error:
@@ -51,6 +52,16 @@ class Ledger:
 
     def close(self) -> None:
         self._connection.close()
+
+    def check(self) -> None:
+        """Raise StoreUnusable when it cannot be read; or written, if the last write failed.
+
+        Only then another one is tried: whoever asks how we are must not wait for the disk.
+        """
+        self.epoch()
+        if self._write_failed:
+            with self._transaction():
+                self._run("UPDATE meta SET revision = revision")
 
     def _check(self, read_only: bool) -> None:
         version = self._version()
@@ -178,9 +189,12 @@ class Ledger:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
+            self._write_failed = False
         except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if isinstance(error, (sqlite3.Error, StoreUnusable)):
+                self._write_failed = True
             if isinstance(error, sqlite3.Error):
                 raise unusable(self.path, error) from error
             raise

@@ -167,7 +167,7 @@ ROUTES: Final = (
     ),
     Route(
         "GET", "/readyz", "readyz",
-        "A worker serves, the store can be read, the supervisor can be reached, and every "
+        "A worker serves, the store can be used, the supervisor can be reached, and every "
         "server is being probed; else 503.",
         ((200, models.Readiness), (503, models.Readiness)), open=True,
     ),

@@ -327,6 +327,22 @@ def test_numbers_are_given_out_once(database: Database) -> None:
 # ---------------------------------------------------------------- the file
 
 
+def test_a_store_that_could_not_be_written_is_tried_again_when_it_is_asked_how_it_is(
+    database: Database,
+) -> None:
+    database.check()
+    database._connection.execute("PRAGMA query_only = 1")
+    database.check()  # nothing was written yet: it is not known
+    with pytest.raises(StoreUnusable, match="readonly"):
+        database.set_last_run("other")
+    for _ in range(2):
+        with pytest.raises(StoreUnusable, match="readonly"):
+            database.check()
+    database._connection.execute("PRAGMA query_only = 0")
+    database.check()
+    database.check()
+
+
 def test_a_store_of_a_newer_program_is_left_alone(path: Path) -> None:
     Database(path).close()
     other = sqlite3.connect(path)
