@@ -26,6 +26,7 @@ from turnout.control.tables import (
     compile_table,
     endpoints_of,
     names_to_resolve,
+    without_servers,
 )
 from turnout.proxy.commands import EXIT_WRONG_CONFIGURATION, Plan, encode_plan
 from turnout.proxy.scoreboard import (
@@ -88,6 +89,8 @@ def _compile(
     previous = committed.table if committed is not None else None
     found = resolve_now(configuration, rows, endpoints_of(previous))
     compiled = compile_table(configuration, rows, found, number=number, previous=previous)
+    if problem := without_servers(configuration, rows):
+        print(f"{PROGRAM}: {problem}; until then it gets 503", file=sys.stderr)
     for lost in compiled.unresolved:
         print(
             f"{PROGRAM}: {lost.address} of {lost.service}/{lost.upstream} cannot be resolved; it "

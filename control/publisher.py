@@ -24,7 +24,13 @@ from turnout.control.refusals import TableRefused as Refused
 from turnout.control.source import Pinned, Source
 from turnout.control.store import Database, ServiceRow, Store, UpstreamsSwapped
 from turnout.control.supervision import Supervision
-from turnout.control.tables import Compiled, TooManyServers, Unresolved, compile_table
+from turnout.control.tables import (
+    Compiled,
+    TooManyServers,
+    Unresolved,
+    compile_table,
+    without_servers,
+)
 from turnout.control.workers import Workers
 from turnout.proxy.commands import Plan, table_file
 from turnout.proxy.scoreboard import RoutingWord
@@ -196,9 +202,11 @@ class Publisher:
         async with self._lock:
             before = self.table
             try:
-                await self._store(
+                rows = await self._store(
                     Database.ensure_services, service_names(configuration), time(), live=True
                 )
+                if error := without_servers(configuration, rows):
+                    raise Refused(f"{pinned.file}: {error}")
                 compiled = await self._compile(configuration)
                 if not same(compiled.table, before):
                     await self._prepare(configuration, compiled, "reload")

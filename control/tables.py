@@ -125,6 +125,21 @@ def unresolved_in(
     )
 
 
+def without_servers(configuration: Configuration, rows: Iterable[ServiceRow]) -> str:
+    """Which upstream has weight and is given no server at all, in words; empty: none has."""
+    known = {row.name: row for row in rows}
+    for service in configuration.services:
+        row = known[service.name]
+        for index, weight in enumerate(row.weights.percentages().values()):
+            if weight and not servers_of(service, row, index):
+                name = service.upstreams[index].name
+                return (
+                    f"services.{service.name}.upstreams.{name}.servers is empty, and {name} has"
+                    f" {weight:g} % of the traffic. Write an address, or move the traffic first"
+                )
+    return ""
+
+
 def servers_of(service: Service, row: ServiceRow | None, index: int) -> tuple[str, ...]:
     """The servers of an upstream: those that the API set, else the file's."""
     upstream = service.upstreams[index]

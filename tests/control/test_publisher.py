@@ -71,6 +71,24 @@ async def test_new_servers_are_served_at_once_and_those_that_go_finish(
         assert await answered_by(product, other)
 
 
+async def test_a_file_that_leaves_an_upstream_with_traffic_without_a_server_changes_nothing(
+    blue: Upstream, other: Upstream
+) -> None:
+    async with turnout(blue) as product:
+        services = product.configuration["services"]
+        shop = services[SERVICE]
+        upstreams = {"blue": {"servers": [blue.address]}, "green": {"servers": [other.address]}}
+        await reload(product, services={**services, SERVICE: {**shop, "upstreams": upstreams}})
+        await product.api.switch("green")
+        upstreams = {**upstreams, "green": {"servers": []}}
+        refused = await reload(
+            product, services={**services, SERVICE: {**shop, "upstreams": upstreams}}
+        )
+        assert refused.status_code == 422
+        assert "shop.upstreams.green.servers is empty" in refused.json()["detail"]
+        assert await answered_by(product, other)
+
+
 async def slowly(product: Product) -> httpx.Response:
     async with httpx.AsyncClient(base_url=product.url, timeout=10.0) as client:
         return await client.get("/slow?delay=0.5")
