@@ -58,7 +58,10 @@ async def under_load(at: Bench, checked: bool = True, pause_s: float = 0.0) -> A
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_no_move_of_weight_drops_a_request(workers: int) -> None:
-    strategies = {"strategies": {"stepped": {"steps": [10, 50, 100], "pause": "50ms"}}}
+    stepped = {"steps": [10, 50, 100], "pause": "50ms"}
+    # One that is surely still under way when it is aborted, on however slow a machine.
+    long = {"steps": [10, 50, 100], "pause": "30s"}
+    strategies = {"strategies": {"stepped": stepped, "long": long}}
     async with bench(workers=workers, switchover=strategies) as at:
         api = at.product.api
         async with under_load(at) as load:
@@ -72,9 +75,11 @@ async def test_no_move_of_weight_drops_a_request(workers: int) -> None:
                     await load.more(10)
                 await api.settled()
                 assert (await api.switch("blue", strategy="stepped"))["state"] == "completed"
-            id = (await api.switch("green", strategy="stepped", wait=False))["id"]
+            id = (await api.switch("green", strategy="long", wait=False))["id"]
+            await api.state(id, "shifting")
+            await load.more(20)
             assert (await api.act("abort", id))["id"] == id
-            assert (await api.ended(id))["state"] in ("aborted", "completed")
+            assert (await api.ended(id))["state"] == "aborted"
             await api.act("hold")
             await asyncio.sleep(0.2)
             await api.act("release")
