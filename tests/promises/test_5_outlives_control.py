@@ -15,12 +15,19 @@ from turnout.proxy.scoreboard import CUT_REASONS, S_CUT, U_CUT, UPSTREAM_WORDS
 
 # A data plane that needs its control plane: it ends when the connection to it is lost.
 NEEDS_CONTROL = """
-import os
+import os, sys
 from turnout.proxy import channel
+
+made = channel.Channel.connection_made
+
+def found(self, transport):
+    made(self, transport)
+    print("test.found_control", file=sys.stderr, flush=True)
 
 def lost(self, error):
     os._exit(1)
 
+channel.Channel.connection_made = found
 channel.Channel.connection_lost = lost
 """
 
@@ -97,6 +104,10 @@ async def test_a_data_plane_that_needs_control_is_found_out() -> None:
         async with load_of(at).running(8, 4) as load:
             await load.more(50)
             before = at.product.workers()
+            # Who has not found it yet cannot lose it.
+            await at.product.until(
+                lambda: at.product.log().count("test.found_control") == 2, "both to find control"
+            )
             os.kill(at.product.control_pid, signal.SIGKILL)
             await at.product.until(lambda: at.product.workers() != before, "workers to end")
             await load.more(100)

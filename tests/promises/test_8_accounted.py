@@ -182,6 +182,12 @@ async def test_what_a_killed_worker_held_is_named() -> None:
         assert receipt["requests"]["cut"] == 3
         await at.product.until(lambda: at.product.workers() not in ({}, before), "another one")
         (await at.get("/ok")).must_be(200, "green")
+        # An answer may be read before the worker has come to count its end.
+        board = at.product.scoreboard
+        await at.product.until(
+            lambda: not any(board.service_in_flight(one, 1) for one in board.live_regions()),
+            "the last one to be counted",
+        )
         found = await sums(at)
         assert disagreements(found) == []
         assert (found["cut"], found["in_flight"]) == (3, 0)
