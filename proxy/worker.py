@@ -78,8 +78,6 @@ from turnout.proxy.scoreboard import (
 from turnout.proxy.serving import Serving
 
 TICK_S: Final = 0.05
-SIBLINGS_TICKS: Final = 1
-"""Every so many ticks the worker looks whether a sibling's sockets need it."""
 SWEEP_TICKS: Final = round(deadlines.SWEEP_S / TICK_S)
 SECOND_TICKS: Final = round(1.0 / TICK_S)
 HUNG_US: Final = 2_000_000
@@ -405,7 +403,7 @@ class Worker:
         ticks = self._ticks
         try:
             self._look()
-            if ticks % SIBLINGS_TICKS == 0 and self.listeners:
+            if self.listeners:
                 self._look_at_siblings()
             if ticks % SWEEP_TICKS == 0:
                 self._sweep()
