@@ -12,6 +12,7 @@ A connection arrives, and a request with it:
 4. `exchange`: the request is counted (`account`) and is that upstream's until it ends.
    `balancer` chooses a server, `pool` has or makes a connection to it, and `retry` says
    whether a failed attempt is made again.
+   `fast_path`: the same for the commonest exchange, in two callbacks.
 5. `upstream`: a server's connection writes the request and finds the response.
    `response_head` reads and rewrites its head; `tunnel` pumps bytes after a 101.
 6. `replies`: what Turnout answers itself. `accesslog`: the line of an exchange that ended.

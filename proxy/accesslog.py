@@ -54,7 +54,7 @@ class AccessLog:
             self._second = second
             self._stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
         service, upstream, head = exchange.service, exchange.upstream, exchange.head
-        server = exchange.server
+        server = exchange.server if exchange.pool is None else exchange.pool.endpoint
         line = self._template % (
             self._stamp,
             int((at_s - second) * 1000),

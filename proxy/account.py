@@ -4,6 +4,7 @@ The words are this worker's region of the scoreboard. Their sums are what receip
 are made of, so everything that changes one of them for an exchange stands here.
 """
 
+from bisect import bisect_left
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ from turnout.proxy.head import RequestHead
 from turnout.proxy.scoreboard import (
     CODE_INDEX,
     CUT_REASONS,
-    INFLIGHT_WORDS,
+    LATENCY_BOUNDS_US,
     METHOD_INDEX,
     NO_UPSTREAM,
     NOT_RETRIED_REASONS,
@@ -33,10 +34,11 @@ from turnout.proxy.scoreboard import (
     U_PICKED,
     U_PROXY,
     U_UNHEALTHY_PICKS,
+    WORD,
     ExchangeClass,
-    latency_bucket,
     pack_inflight,
     proxy_code_index,
+    write_inflight,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +46,14 @@ if TYPE_CHECKING:
     from turnout.proxy.worker import Worker
 
 NO_SLOT: Final = -1
+
+_PLAIN_MARKS: Final = {
+    method: pack_inflight(0, 0, ExchangeClass.PLAIN, index)
+    for method, index in METHOD_INDEX.items()
+}
+_OTHER_MARK: Final = pack_inflight(0, 0, ExchangeClass.PLAIN, OTHER_METHOD)
+"""The method as it stands in word 0 of the in-flight slot of a plain exchange."""
+_UPLOAD: Final = ExchangeClass.UPLOAD
 
 
 class Account:
@@ -66,17 +76,28 @@ class Account:
         words = worker.words
         free = worker.free_inflight
         if free:
-            self.inflight = worker.inflight_base + free.pop() * INFLIGHT_WORDS
-            start = (self.inflight + 2) * 8
-            # Hot: a slice of octets, never decoded.
-            worker.octets[start : start + PATH_BYTES] = head.path[:PATH_BYTES].ljust(
-                PATH_BYTES, b"\0"
-            )
-            words[self.inflight + 1] = self.started_us
+            self.inflight = free.pop()
+            write_inflight(worker.octets, self.inflight * WORD, 0, self.started_us, head.path)
             self.mark()
         else:
             self.inflight = NO_SLOT
         words[self._service_base() + S_ACCEPTED] += 1
+
+    def count_accepted_and_picked(self, upstream: "UpstreamState") -> None:
+        """`count_accepted` and `count_picked` of a plain exchange, in one: one mark for both."""
+        worker, head, service = self.worker, self.head, self.service
+        assert service is not None
+        words = worker.words
+        self.upstream = upstream
+        free = worker.free_inflight
+        if free:
+            self.inflight = inflight = free.pop()
+            mark = upstream.mark | _PLAIN_MARKS.get(head.method, _OTHER_MARK)
+            write_inflight(worker.octets, inflight * WORD, mark, self.started_us, head.path)
+        else:
+            self.inflight = NO_SLOT
+        words[service.accepted] += 1
+        words[upstream.base] += 1  # U_PICKED
 
     def count_picked(self, upstream: "UpstreamState") -> None:
         """From now on the exchange is this upstream's."""
@@ -108,10 +129,11 @@ class Account:
         assert upstream is not None
         words = self.worker.words
         base = upstream.base
-        if self.kind <= ExchangeClass.UPLOAD:
+        if self.kind <= _UPLOAD:
             # Streams and tunnels last as long as they like: no latency.
             duration_us = now_us - self.started_us
-            words[base + U_LATENCY + latency_bucket(duration_us)] += 1
+            # Hot: `latency_bucket`, without a call.
+            words[base + U_LATENCY + bisect_left(LATENCY_BOUNDS_US, duration_us)] += 1
             words[base + U_LATENCY_SUM_US] += duration_us
         words[base + U_ANSWERED + CODE_INDEX[status]] += 1
 
@@ -138,7 +160,7 @@ class Account:
         if self.inflight != NO_SLOT:
             worker = self.worker
             worker.words[self.inflight] = 0
-            worker.free_inflight.append((self.inflight - worker.inflight_base) // INFLIGHT_WORDS)
+            worker.free_inflight.append(self.inflight)
             self.inflight = NO_SLOT
 
     # ------------------------------------------------------------ on the way

@@ -11,7 +11,7 @@ import struct
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final, cast
 
-from turnout.proxy import replies
+from turnout.proxy import fast_path, replies
 from turnout.proxy.exchange import Exchange, State
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Refused
 from turnout.proxy.head import (
@@ -26,6 +26,7 @@ from turnout.proxy.scoreboard import (
     R_CONNECTIONS,
     REFUSED_REASONS,
     REGION_HEADER_WORDS,
+    TABLE_IN_FORCE,
 )
 
 if TYPE_CHECKING:
@@ -41,15 +42,21 @@ PAUSED_BODY: Final = 1
 PAUSED_PIPELINE: Final = 2
 
 
+_HEAD_END: Final = b"\r\n\r\n"
+_NONE: Final = BodyKind.NONE  # Hot: looking up an enum's member takes 0.05 us.
+
+
 class Downstream(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
         # for the connection's life
-        "_hop", "_hop_table", "deadline_s", "exchange", "gone", "health_path",
-        "lingering", "paused", "peer", "quiet_since_s", "requests", "transport", "tunnel", "worker",
+        "deadline_s", "exchange", "gone", "health_path", "hop",
+        "hop_table",
+        "lingering", "paused", "has_asked", "peer", "quiet_since_s", "transport", "tunnel", "worker",
         "write_paused", "written_left", "linger_until_s",
         # for one exchange
+        "ready",
         "body", "buffer", "close_after", "decoder", "eof", "pumping", "remaining",
     )  # fmt: skip
 
@@ -58,7 +65,7 @@ class Downstream(asyncio.Protocol):
         self.health_path = health_path
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
-        self.requests = 0
+        self.has_asked = False
         self.quiet_since_s = worker.now_s
         self.deadline_s = 0.0
         self.gone = False
@@ -68,7 +75,8 @@ class Downstream(asyncio.Protocol):
         self.written_left = 0
         self.linger_until_s = 0.0
         self.peer: bytes | None = None
-        self._hop_table = -1
+        self.hop_table = -1
+        self.ready = True
         self.body: BodyKind | None = None
         self.buffer = b""
         self.close_after = False
@@ -111,6 +119,20 @@ class Downstream(asyncio.Protocol):
         self.buffer = b""
 
     def data_received(self, data: bytes) -> None:
+        if self.ready:
+            # Nothing under way and nothing buffered.
+            self.ready = False
+            worker = self.worker
+            if data.find(_HEAD_END) + 4 == len(data) <= worker.header_bytes:
+                # Hot: one whole head and nothing else, as nearly always.
+                try:
+                    head = parse_request(data, worker.fields_max)
+                except Refused as refused:
+                    self._refuse(replies.refused(refused), refused.reason)
+                else:
+                    if not fast_path.begin(self, head):
+                        self._start(head)
+                return
         exchange = self.exchange
         if self.lingering:
             self._linger()  # discarded: a client that still sends has not read its answer yet
@@ -238,16 +260,14 @@ class Downstream(asyncio.Protocol):
         started_us = monotonic_ns() // 1000
         worker = self.worker
         worker.now_s = started_us / 1e6
-        self.requests += 1
-        self.close_after = False
-        if worker.routing[0] != worker.table.number:
+        if worker.routing[TABLE_IN_FORCE] != worker.table_number:
             worker.adopt_table()
         exchange = self.exchange
         if exchange is None:
             exchange = self.exchange = Exchange(self)
-        if self._hop_table != worker.table.number:
+        if self.hop_table != worker.table_number:
             self._look_at_peer()
-        hop = self._hop
+        hop = self.hop
         request_id = (head.request_id if hop.trusted else None) or worker.request_id()
         if self.health_path and head.path == self.health_path:
             ready = not worker.draining
@@ -256,15 +276,17 @@ class Downstream(asyncio.Protocol):
             self.exchange_ended()
             return
         serving = worker.serving
-        position = serving.router.find(head.host, head.path)
-        service = serving.services[position] if position >= 0 else None
+        service = serving.only
+        if service is None:
+            position = serving.router.find(head.host, head.path)
+            service = serving.services[position] if position >= 0 else None
         out = forward_request(
             head, hop, request_id, service.try_out if service is not None else None
         )
         kind = head.body
-        limit = worker.table.limits.body_bytes
         refuse = None
-        if kind is not BodyKind.NONE:
+        if kind is not _NONE:
+            limit = worker.table.limits.body_bytes
             self.body = kind
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
@@ -282,14 +304,14 @@ class Downstream(asyncio.Protocol):
         name = self.transport.get_extra_info("peername")
         host = name[0] if isinstance(name, tuple) and name else ""
         self.peer = host.encode() or b"unknown"
-        self._hop = make_hop(
+        self.hop = make_hop(
             peer=self.peer,
             scheme=b"http",
             via=worker.via,
             trusted=worker.trusts(host),
             local=_own_name(self.transport.get_extra_info("sockname")),
         )
-        self._hop_table = worker.table.number
+        self.hop_table = worker.table_number
 
     # ------------------------------------------------------------ the request's body
 
@@ -403,18 +425,21 @@ class Downstream(asyncio.Protocol):
     def exchange_ended(self) -> None:
         """The answer has been written: on to the next request, or the connection's end."""
         self.tunnel = None
+        self.has_asked = True
         self.quiet_since_s = self.worker.now_s
         if self.gone or self.transport.is_closing():
             return
         if self.close_after or (self.eof and not self.buffer):
             self._close_politely()
             return
-        keep_alive_s = self.worker.table.timeouts.keep_alive_s
-        self.deadline_s = self.worker.now_s + keep_alive_s if keep_alive_s else 0.0
-        self._resume(PAUSED_BODY | PAUSED_PIPELINE)
+        self.deadline_s = self.quiet_since_s + self.worker.keep_alive_s
+        if self.paused:
+            self._resume(PAUSED_BODY | PAUSED_PIPELINE)
         if self.buffer:
             self._head_begins()
             self._pump()
+        else:
+            self.ready = True
 
     def break_off(self, *, reset: bool) -> None:
         """End a response visibly unclean: what was written goes out, its end never does."""
@@ -468,6 +493,7 @@ class Downstream(asyncio.Protocol):
 
     def _linger_from_now(self) -> None:
         self.lingering = True
+        self.ready = False
         total_s = self.worker.table.timeouts.linger_total_s
         self.linger_until_s = self.worker.now_s + total_s if total_s else math.inf
         self._linger()

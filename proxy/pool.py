@@ -40,14 +40,16 @@ class ServerPool:
         "errors_5xx",
         "health_slot",
         "idle",
+        "idle_max",
+        "idle_s",
         "in_flight",
         "last_error",
         "open",
         "opening",
         "policy",
-        "reported",
         "retired",
         "target",
+        "troubled",
         "troubles",
         "waiting",
         "worker",
@@ -59,7 +61,7 @@ class ServerPool:
         self.address = server.address
         self.target = Address.parse(server.endpoint)
         self.health_slot = server.health_slot
-        self.policy = policy
+        self.use(policy)
         self.idle: list[UpstreamConnection] = []
         self.waiting: deque[Exchange] = deque()
         self.connecting: set[asyncio.Task[None]] = set()
@@ -78,12 +80,19 @@ class ServerPool:
         self.errors_5xx = 0
         self.connect_errors = 0
         self.troubles = 0
+        self.troubled = False
+        """The last answer was a 5xx, or the last attempt had none."""
         self.last_error = ""
-        self.reported = True
+
+    def use(self, policy: TablePool) -> None:
+        """Keep connections by `policy` from now on."""
+        self.policy = policy
+        self.idle_max = policy.idle_max
+        self.idle_s = policy.idle_timeout_s
 
     # ------------------------------------------------------------ connections
 
-    def take_idle(self, now_s: float, *, certain: bool) -> "UpstreamConnection | None":
+    def take_idle(self, now_s: float, certain: bool) -> "UpstreamConnection | None":
         """Return the most recently used idle connection that may still be used, or None.
 
         With `certain`, for a request that may not be sent twice, the socket is asked whether
@@ -107,25 +116,23 @@ class ServerPool:
         finally:
             self._poll.unregister(descriptor)
 
-    def give_back(self, connection: "UpstreamConnection", now_s: float) -> None:
-        """Keep a connection whose answer is complete, hand it on, or close it."""
-        policy = self.policy
-        if connection.closing:
-            return
+    def give_back(self, connection: "UpstreamConnection") -> None:
+        """Keep an open connection whose answer is complete, hand it on, or close it."""
+        idle = self.idle
         if self.waiting:
             self._hand_on(connection)
-        elif self.retired or len(self.idle) >= policy.idle_max:
+        elif self.retired or len(idle) >= self.idle_max:
             connection.close()
         else:
-            idle_s = policy.idle_timeout_s
+            idle_s = self.idle_s
             announced = connection.keep_alive_s
             if announced is not None and announced - KEEP_ALIVE_MARGIN_S < idle_s:
                 idle_s = announced - KEEP_ALIVE_MARGIN_S
             if idle_s <= 0:
                 connection.close()
                 return
-            connection.expires_s = now_s + idle_s
-            self.idle.append(connection)
+            connection.expires_s = self.worker.now_s + idle_s
+            idle.append(connection)
 
     def _hand_on(self, connection: "UpstreamConnection") -> None:
         """Give a connection whose answer is complete to the first that waits for one."""
@@ -142,7 +149,7 @@ class ServerPool:
         Not one that could be closing at this moment, if the operator wants it so: a client's
         first request cannot be told to be sent anew.
         """
-        return self.policy.reuse_safe and exchange.down.requests <= 1
+        return self.policy.reuse_safe and not exchange.down.has_asked
 
     def lost(self, connection: "UpstreamConnection") -> None:
         """A connection has ended, for whatever reason."""
@@ -205,7 +212,8 @@ class ServerPool:
             return
         self.opening -= 1  # `open` has it since it was made, and until it is lost
         if not exchange.waits_for(ticket):  # the client went away meanwhile
-            self.give_back(connection, self.worker.now_s)
+            if not connection.closing:
+                self.give_back(connection)
         elif connection.closing:  # at once, so that nothing was written to it
             self.trouble("closed as soon as it was opened")
             exchange.connect_failed("connect_failed")
@@ -241,27 +249,31 @@ class ServerPool:
     def answered_with(self, status: int) -> None:
         """Count an answer's head for the prober."""
         self.answered += 1
+        if status >= 500 or self.troubled:
+            self.note(status)
+
+    def note(self, status: int) -> None:
+        """Note an answer that is a 5xx, or that ends a row of troubles."""
         self.errors_5xx = self.errors_5xx + 1 if status >= 500 else 0
         self.troubles = 0
-        self.reported = False
+        self.troubled = self.errors_5xx > 0
 
     def trouble(self, error: str) -> None:
         """Count a failed attempt (refused, timed out, closed without an answer)."""
         self.connect_errors += 1
         self.troubles += 1
+        self.troubled = True
         self.last_error = f"{self.endpoint}: {error}"
-        self.reported = False
         if 0 < self.avoid_after <= self.troubles:
             self.avoid_until_s = self.worker.now_s + self.avoid_s
 
     def report(self) -> Passive | None:
         """Return what is new since the last report, and begin a new period."""
-        if self.reported:
+        if not self.answered and not self.connect_errors:
             return None
         passive = Passive(
             self.health_slot, self.answered, self.errors_5xx, self.connect_errors, self.last_error
         )
         self.answered = self.connect_errors = 0
         self.last_error = ""
-        self.reported = True
         return passive

@@ -48,6 +48,8 @@ class ResponseHead:
     """Status line and the fields that go on untouched; ends with CRLF."""
     declares_chunked: bool
     """Chunked, or the answer to a HEAD that would have been chunked to a GET."""
+    is_plain: bool = False
+    """A final answer of declared length on a connection that goes on: nearly every one."""
 
     @property
     def is_interim(self) -> bool:
@@ -74,6 +76,7 @@ _TREE: Final = rb"""
 |[Pp][Rr](?i:oxy-connection)@
 """
 _FIELDS: Final = field_scan(_NAMES, _TREE)
+_WITH_BODY: Final = frozenset(range(200, 600)) - {204, 304}
 _KINDS: Final = _FIELDS.groupindex
 _LENGTH: Final = _KINDS["length"]
 _EVENTS: Final = _KINDS["events"]
@@ -90,6 +93,9 @@ TIMEOUTS_REMEMBERED: Final = 256
 class _Listener:
     """As in head.py."""
 
+    on_message_begin = on_url = on_status = on_header = on_headers_complete = None
+    on_body = on_chunk_header = on_chunk_complete = None
+
     def __init__(self, pending: list[bool]) -> None:
         self.on_message_complete = pending.pop
 
@@ -100,7 +106,7 @@ _llhttp = httptools.HttpResponseParser(_listener)
 
 
 def parse_response(
-    head: bytes, *, request_method: bytes, upgrade_asked: bool = False, fields_max: int = 0
+    head: bytes, request_method: bytes, upgrade_asked: bool = False, fields_max: int = 0
 ) -> ResponseHead:
     """Read a whole head, from its first byte to the last of the blank line.
 
@@ -111,7 +117,8 @@ def parse_response(
     line = _STATUS_LINE.match(head)
     if line is None:
         raise Refused(502, "bad_status_line", "The server's status line is not one of HTTP/1.1.")
-    if fields_max and head.count(b"\n") > fields_max + 2:
+    # A field takes 4 bytes at least, so a short head need not be counted.
+    if fields_max and len(head) > 4 * fields_max and head.count(b"\r\n") > fields_max + 2:
         raise Refused(502, "too_many_fields", "The server's answer has too many fields.")
     _llhttp.__init__(_listener)  # type: ignore[misc]  # as good as a new one, 0.2 us
     if not _pending:
@@ -136,11 +143,11 @@ def parse_response(
         if kind == _LENGTH and length is None:
             length = field[_LENGTH]
             continue
-        if kind == _EVENTS:
-            is_event_stream = True
-            continue
         if kind == _CONNECTION and connection is None:
             connection = field[_CONNECTION]
+        elif kind == _EVENTS:
+            is_event_stream = True
+            continue
         elif kind == _CODING and coding is None:
             coding = field[_CODING]
         elif kind == _KEEP_ALIVE:
@@ -150,7 +157,7 @@ def parse_response(
         begin, end = field.span()
         kept += head[position : begin + 1]
         position = end + 2
-    kept += head[position:-2]
+    kept = kept + head[position:-2] if position else head[:-2]
 
     minor, digits = line.groups()
     status = int(digits)
@@ -158,13 +165,13 @@ def parse_response(
         others is not None
         or minor == b"0"
         or (connection is not None and connection != b"keep-alive")
-        or status < 200
-        or status == 204
-        or status == 304
+        or status not in _WITH_BODY
         or request_method == b"HEAD"
-        or (length is None) == (coding is None)
-        or (coding is not None and coding != b"chunked")
-        or (length is not None and not is_plain_length(length))
+        or (
+            coding != b"chunked" or length is not None
+            if length is None or coding is not None
+            else not is_plain_length(length)
+        )
     ):
         return _read_unusual(
             _Found(status, 0 if minor == b"0" else 1, length, coding, connection, others or []),
@@ -194,6 +201,7 @@ def parse_response(
         is_event_stream,
         kept,
         body is _CHUNKED_BODY,
+        body is not _CHUNKED_BODY and not is_event_stream,
     )
 
 
@@ -303,14 +311,15 @@ def _upgrade(
 
 def forward_response(
     head: ResponseHead,
-    *,
     client_version_minor: int,
     close: bool,
     request_id: bytes,
     via: bytes,
     date: bytes = b"",
+    data: bytes = b"",
 ) -> bytes:
-    """Return the head to send to the client; the body follows as `head.passing` says.
+    """Return the head to send to the client, and behind it `data`, what is there of the body
+    as `head.passing` has made it.
 
     `close`: the client's connection ends behind this answer. It always does when the body
     can only end by that (`closes`). `date`, an HTTP date, is added where the server sent none.
@@ -336,6 +345,7 @@ def forward_response(
             b"\r\nX-Request-Id: ",
             request_id,
             tail,
+            data,
         )
     )
 

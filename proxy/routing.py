@@ -26,7 +26,7 @@ class Router:
     shorter one is asked: a service without hosts is the default for whatever is left.
     """
 
-    __slots__ = ("_any", "_exact", "_only", "_wildcard")
+    __slots__ = ("_any", "_exact", "_wildcard", "alone")
 
     def __init__(self, services: Sequence[TableService]) -> None:
         self._exact: dict[bytes, type_prefixes] = {}
@@ -42,16 +42,16 @@ class Router:
                     self._wildcard.setdefault(name[2:], {})[prefix] = position
                 else:
                     self._exact.setdefault(name, {})[prefix] = position
-        alone = len(services) == 1 and self._any.get(b"") == 0
-        self._only = 0 if alone else NO_SERVICE
+        self.alone = len(services) == 1 and self._any.get(b"") == 0
+        """There is one service, and it gets every request."""
 
     def find(self, host: bytes, path: bytes) -> int:
         """Return the position of the service, or NO_SERVICE.
 
         `host` is in lower case and without its port, `path` without its query.
         """
-        if self._only >= 0:
-            return self._only
+        if self.alone:
+            return 0
         exact = self._exact.get(host)
         if exact is not None:
             found = _longest_prefix(exact, path)

@@ -247,13 +247,13 @@ LATENCY_BOUNDS_MS: Final = (
     0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750,
     1000, 1500, 2000, 3000, 5000, 7500, 10_000, 30_000, 60_000,
 )  # fmt: skip
-_LATENCY_BOUNDS_US: Final = tuple(int(bound * 1000) for bound in LATENCY_BOUNDS_MS)
+LATENCY_BOUNDS_US: Final = tuple(int(bound * 1000) for bound in LATENCY_BOUNDS_MS)
 LATENCY_BUCKETS: Final = len(LATENCY_BOUNDS_MS) + 1
 
 
 def latency_bucket(duration_us: int) -> int:
     """Index of the bucket of a duration; bounds are inclusive, as Prometheus has them."""
-    return bisect_left(_LATENCY_BOUNDS_US, duration_us)
+    return bisect_left(LATENCY_BOUNDS_US, duration_us)
 
 
 # One upstream's block, in words from its beginning.
@@ -555,3 +555,8 @@ class Scoreboard:
 
 _INFLIGHT: Final = struct.Struct(f"QQ{PATH_BYTES}s")
 assert _INFLIGHT.size == INFLIGHT_WORDS * WORD
+write_inflight: Final = _INFLIGHT.pack_into
+"""(octets, offset in octets, word 0, started_us, path): write an in-flight slot whole; the path
+is cut or padded. Hot: one call for three stores (0.15 us less). It is the one exception to the
+rule above: a reader may see the slot half written, as a free one or without its path. Who
+counts on it is `settle`, after the worker's death, and that goes by the counters."""

@@ -13,7 +13,19 @@ from turnout.proxy.hold import Held
 from turnout.proxy.pool import ServerPool
 from turnout.proxy.retry import Budget
 from turnout.proxy.routing import Router, first_phase
-from turnout.proxy.scoreboard import UPSTREAM_WORDS, Scoreboard, service_word_index
+from turnout.proxy.scoreboard import (
+    EPOCH_MASK,
+    HOLD_BIT,
+    S_ACCEPTED,
+    UPSTREAM_WORDS,
+    WEIGHT_MASK,
+    WEIGHT_SHIFT,
+    WEIGHT_UNIT,
+    ExchangeClass,
+    Scoreboard,
+    pack_inflight,
+    service_word_index,
+)
 
 if TYPE_CHECKING:
     from turnout.proxy.worker import Worker
@@ -28,28 +40,39 @@ PoolKey = tuple[int, int, str]
 class UpstreamState:
     """One upstream of a service: its servers' pools and where its counters are."""
 
-    __slots__ = ("base", "name", "position", "servers")
+    __slots__ = ("base", "mark", "name", "only", "position", "servers")
 
-    def __init__(self, name: str, position: int, base: int, servers: list[ServerPool]) -> None:
+    def __init__(
+        self, name: str, position: int, slot: int, base: int, servers: list[ServerPool]
+    ) -> None:
         self.name = name
         self.position = position
         self.base = base
         """Index of its block's first word in the scoreboard."""
         self.servers = servers
+        self.only = servers[0] if len(servers) == 1 else None
+        """Its server, if there is just one: nothing is to be chosen."""
+        self.mark = pack_inflight(slot, position, ExchangeClass.PLAIN, 0)
+        """Word 0 of an in-flight slot of its plain exchanges, but for the method."""
 
 
 class ServiceState:
     """One service as this worker serves it; keeps its phase and held requests over tables."""
 
     __slots__ = (
+        "accepted",
         "base",
         "budget",
+        "epoch",
         "held",
+        "hold",
         "phase",
         "slot",
+        "sole",
         "table",
         "try_out",
         "upstreams",
+        "word",
         "word_index",
     )
 
@@ -57,12 +80,34 @@ class ServiceState:
         self.table = table
         self.slot = slot
         self.base = base
+        self.accepted = base + S_ACCEPTED
         self.word_index = service_word_index(slot)
         self.phase = first_phase(worker)
         self.held = Held()
         self.budget = _budget(table)
         self.upstreams: list[UpstreamState] = []
         self.try_out: re.Pattern[bytes] | None = None
+        self.word = _NO_WORD
+        self.epoch = 0
+        self.hold = False
+        self.sole: UpstreamState | None = None
+
+    def follow(self, word: int) -> None:
+        """Note what a routing word says that is not the one which the last request saw.
+
+        Hot: words change at a flip, so a request compares two numbers and takes none apart.
+        """
+        weight = (word >> WEIGHT_SHIFT) & WEIGHT_MASK
+        self.word = word
+        self.epoch = word & EPOCH_MASK
+        self.hold = bool(word & HOLD_BIT)
+        self.sole = None
+        if not self.hold and (weight == 0 or weight >= WEIGHT_UNIT):
+            self.sole = self.upstreams[1 if weight else 0]
+
+
+_NO_WORD: Final = -1
+"""Equal to no routing word: the next request takes its word apart."""
 
 
 def _budget_settings(table: TableService) -> tuple[float, float, int]:
@@ -76,13 +121,15 @@ def _budget(table: TableService) -> Budget:
 class Serving:
     """What the worker's requests are served from, until another table is in force."""
 
-    __slots__ = ("_pools", "_worker", "by_slot", "router", "services", "table", "unmatched")
+    __slots__ = ("_pools", "_worker", "by_slot", "only", "router", "services", "table", "unmatched")
 
     def __init__(self, worker: "Worker", scoreboard: Scoreboard, region: int) -> None:
         self._worker = worker
         self._pools: dict[PoolKey, ServerPool] = {}
         self.by_slot: dict[int, ServiceState] = {}
         self.services: list[ServiceState] = []
+        self.only: ServiceState | None = None
+        """The service that gets every request, if there is one that does."""
         self.table = RoutingTable(number=0, services=())
         self.router = Router(())
         self.unmatched = scoreboard.service(region, UNMATCHED_SLOT)
@@ -106,6 +153,7 @@ class Serving:
                 UpstreamState(
                     upstream.name,
                     position,
+                    entry.slot,
                     base + position * UPSTREAM_WORDS,
                     [
                         self._pool(pools, position, entry, table, server)
@@ -114,6 +162,7 @@ class Serving:
                 )
                 for position, upstream in enumerate(entry.upstreams)
             ]
+            service.word = _NO_WORD
             services.append(service)
             by_slot[entry.slot] = service
         gone = [pool for key, pool in self._pools.items() if key not in pools]
@@ -121,6 +170,7 @@ class Serving:
         self._pools = pools | {key: pool for key, pool in self._pools.items() if pool.in_flight}
         self.table, self.services, self.by_slot = table, services, by_slot
         self.router = Router(table.services)
+        self.only = services[0] if self.router.alone else None
         for pool in gone:
             pool.retired = True
             pool.close_idle()
@@ -140,7 +190,7 @@ class Serving:
         pool = self._pools.get(key)
         if pool is None:
             pool = ServerPool(self._worker, server, table.pool)
-        pool.policy = table.pool
+        pool.use(table.pool)
         pool.health_slot = server.health_slot
         pool.address = server.address
         pool.avoid_after = service.avoid_after

@@ -18,7 +18,7 @@ HOSTS_REMEMBERED: Final = 1024
 # Hot: first the plain start line together with a Host right behind it, as nearly every
 # client sends them, which saves one turn of the scan (0.3 us).
 ORIGIN_FORM: Final = re.compile(
-    rb"([A-Z-]+) ((/[!\"$->@-~]*)(?:\?[!\"$-~]*)?|\*) HTTP/1\.([01])\r\n"
+    rb"([A-Z-]+) (?:(/[!\"$->@-~]*)(?:\?[!\"$-~]*)?|\*) HTTP/1\.([01])\r\n"
     rb"(?:[Hh]ost: ?([!-~]*)\r\n)?"
 )
 

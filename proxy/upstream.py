@@ -9,6 +9,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Final, cast
 
+from turnout.proxy import fast_path
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Passing, Refused, chunk
 from turnout.proxy.response_head import parse_response
 from turnout.proxy.scoreboard import R_UPSTREAM_CONNECTIONS
@@ -20,22 +21,26 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 65536
 
+# Hot: looking up an enum's member takes 0.05 us.
+_HEAD_END: Final = b"\r\n\r\n"
+_NONE: Final = BodyKind.NONE
+_LENGTH: Final = BodyKind.LENGTH
+
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a server. `exchange` is None while it is idle in the pool."""
 
     __slots__ = (
         # for the connection's life
-        "pool", "transport", "descriptor", "answers", "expires_s", "keep_alive_s", "lost", "paused",
-        "stalled",
+        "pool", "transport", "descriptor", "expires_s", "has_answered", "keep_alive_s", "lost",
+        "paused", "stalled",
         # for one exchange
-        "body", "buffer", "decoder", "exchange", "interims", "keep", "method", "remaining",
-        "tunnel", "upgrade_asked",
+        "body", "buffer", "decoder", "exchange", "interims", "keep", "remaining", "tunnel",
     )  # fmt: skip
 
     def __init__(self, pool: "ServerPool") -> None:
         self.pool = pool
-        self.answers = 0
+        self.has_answered = False
         self.expires_s = 0.0
         self.keep_alive_s: float | None = None
         self.lost = False
@@ -45,6 +50,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.tunnel: Tunnel | None = None
         self.body: BodyKind | None = None
         self.buffer = b""
+        self.interims = 0
+        self.keep = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -55,15 +62,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------ for the exchange
 
-    def ask(self, exchange: "Exchange", method: bytes, *, upgrade_asked: bool) -> None:
+    def ask(self, exchange: "Exchange") -> None:
         """The connection is `exchange`'s until `finished` or `abandon`."""
         self.exchange = exchange
-        self.method = method
-        self.upgrade_asked = upgrade_asked
-        self.body = None
-        self.buffer = b""
-        self.interims = 0
-        self.keep = False
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -74,19 +75,22 @@ class UpstreamConnection(asyncio.Protocol):
     def finished(self) -> None:
         """The answer is complete and the request too: back to the pool, if both agree."""
         self.exchange = None
-        self.answers += 1
+        self.has_answered = True
         if self.lost:
             return
-        if self.transport.get_write_buffer_size():
+        transport = self.transport
+        if transport.get_write_buffer_size():
             # It answered and does not read: what it has not taken would stand here for ever.
-            self.transport.abort()
+            transport.abort()
         elif self.keep:
             self.body = None
+            self.interims = 0
             if self.paused:
                 self.resume()
-            self.pool.give_back(self, self.pool.worker.now_s)
+            if not transport.is_closing():
+                self.pool.give_back(self)
         else:
-            self.transport.close()
+            transport.close()
 
     def abandon(self) -> None:
         """The exchange is over before its end: what may still come is nobody's."""
@@ -145,36 +149,30 @@ class UpstreamConnection(asyncio.Protocol):
         if self.buffer:
             data = self.buffer + data
             self.buffer = b""
-        limits = self.pool.worker.table.limits
-        bytes_max = limits.response_header_bytes
+        worker = exchange.worker
         while True:
-            end = data.find(b"\r\n\r\n") + 4
-            if bytes_max and (end if end >= 4 else len(data)) > bytes_max:
-                exchange.bad_response(
-                    Refused(502, "head_too_large", "The answer's head is too large.")
-                )
+            end = data.find(_HEAD_END) + 4
+            if end < 4 or end > worker.response_header_bytes:
+                self._no_head(exchange, data, end)
                 return
-            if end < 4:
-                if b"\n\n" in data:
-                    exchange.bad_response(Refused(502, "bare_lf", "A line ends in a bare LF."))
-                else:
-                    self.buffer = data
-                return
+            request = exchange.head
             try:
                 head = parse_response(
-                    data[:end],
-                    request_method=self.method,
-                    upgrade_asked=self.upgrade_asked,
-                    fields_max=limits.headers,
+                    data[:end], request.method, request.upgrade is not None, worker.fields_max
                 )
             except Refused as refused:
                 exchange.bad_response(refused)
                 return
             data = data[end:]
-            if head.status >= 200 or head.status == 101:
+            if head.is_plain:
+                if exchange.is_plain and len(data) == head.content_length:
+                    fast_path.end(self, exchange, head, data)
+                    return
+                break
+            if not head.is_interim:
                 break
             self.interims += 1
-            if 0 < limits.interim_answers < self.interims:
+            if 0 < worker.table.limits.interim_answers < self.interims:
                 exchange.bad_response(Refused(502, "interim_flood", "Too many 1xx answers."))
                 return
             exchange.interim(head)
@@ -186,7 +184,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.tunnelled(head, data)
             return
         self.body = kind = head.body
-        if kind is BodyKind.NONE:
+        if kind is _NONE:
             if data:
                 self.keep = False
             exchange.response_head(head, b"", ended=True)
@@ -195,7 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.passing = head.passing(exchange.head.version_minor)
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
-                self.decoder = ChunkedDecoder(502, limits.trailer_bytes)
+                self.decoder = ChunkedDecoder(502, worker.table.limits.trailer_bytes)
             out, ended = self._body(data) if data else (b"", False)
             if self.exchange is not exchange:
                 return  # refused in the body's first bytes
@@ -203,10 +201,19 @@ class UpstreamConnection(asyncio.Protocol):
         if ended and self.exchange is exchange:
             exchange.response_end()
 
+    def _no_head(self, exchange: "Exchange", data: bytes, end: int) -> None:
+        """The head is not complete yet (`end` < 4), or will never be one that we take."""
+        if (end if end >= 4 else len(data)) > exchange.worker.response_header_bytes:
+            exchange.bad_response(Refused(502, "head_too_large", "The answer's head is too large."))
+        elif b"\n\n" in data:
+            exchange.bad_response(Refused(502, "bare_lf", "A line ends in a bare LF."))
+        else:
+            self.buffer = data
+
     def _body(self, data: bytes) -> tuple[bytes, bool]:
         """Return (what the client gets for `data`, whether the body has ended)."""
         kind = self.body
-        if kind is BodyKind.LENGTH:
+        if kind is _LENGTH:
             self.remaining -= len(data)
             if self.remaining > 0:
                 return data, False

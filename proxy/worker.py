@@ -104,8 +104,11 @@ class Worker:
         self.health_memory = SharedWords(self.runtime_dir / HEALTH_FILE, HEALTH_BYTES, create=False)
         self.health = self.health_memory.words
         self.region_base = self.scoreboard.region(self.region)
-        self.inflight_base = self.scoreboard.inflight_slot(self.region, 0)
-        self.free_inflight = list(range(self.scoreboard.geometry.inflight - 1, -1, -1))
+        self.free_inflight = [
+            self.scoreboard.inflight_slot(self.region, index)
+            for index in range(self.scoreboard.geometry.inflight - 1, -1, -1)
+        ]
+        """First words of the in-flight slots that nobody uses."""
         self.connections: set[Downstream] = set()
         self.stalled: set[Downstream] = set()
         """Clients that do not take what is written to them."""
@@ -126,7 +129,7 @@ class Worker:
         self.date = b""
         self.via = b"turnout"
         self.access_log: AccessLog | None = None
-        self.table = RoutingTable(number=0, services=())
+        self._use(RoutingTable(number=0, services=()))
         self.serving = Serving(self, self.scoreboard, self.region)
         hello = Hello(self.number, self.region, os.getpid(), arguments.generation)
         self.channel = Channel(self.runtime_dir, hello, self.receive)
@@ -285,7 +288,7 @@ class Worker:
                 return
         self._missing = -1
         self._prepared = {key: value for key, value in self._prepared.items() if key > number}
-        self.table = table
+        self._use(table)
         self.via = table.via.encode()
         self._trusts_unix = "unix" in table.trust_forwarded
         self._trusted = tuple(
@@ -296,6 +299,16 @@ class Worker:
         words, base = self.words, self.region_base
         words[base + R_TABLE_LOADED] = max(words[base + R_TABLE_LOADED], number)
         words[base + R_TABLE_IN_FORCE] = number
+
+    def _use(self, table: RoutingTable) -> None:
+        """Take out of the table what each request asks for. No limit is infinity here."""
+        self.table = table
+        self.table_number = table.number
+        self.header_bytes = table.limits.header_bytes or math.inf
+        self.response_header_bytes = table.limits.response_header_bytes or math.inf
+        self.fields_max = table.limits.headers
+        self.first_byte_s = table.timeouts.first_byte_s or math.inf
+        self.keep_alive_s = table.timeouts.keep_alive_s or math.inf
 
     def trusts(self, host: str) -> bool:
         """May a peer at this address say where a request came from?"""
