@@ -8,7 +8,7 @@ from bisect import bisect_left
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
-from turnout.proxy.head import RequestHead
+from turnout.proxy.head import NO_HEAD, RequestHead
 from turnout.proxy.scoreboard import (
     CODE_INDEX,
     CUT_REASONS,
@@ -59,10 +59,9 @@ _UPLOAD: Final = ExchangeClass.UPLOAD
 class Account:
     """What of an exchange is counted. `service` None: no service matched."""
 
-    __slots__ = ("head", "inflight", "kind", "service", "started_us", "upstream", "worker")
+    __slots__ = ("inflight", "kind", "service", "started_us", "upstream", "worker")
 
     worker: "Worker"
-    head: RequestHead
     service: "ServiceState | None"
     upstream: "UpstreamState | None"
     kind: ExchangeClass
@@ -70,30 +69,32 @@ class Account:
     inflight: int
     """Index of its in-flight slot's first word, or NO_SLOT when all were taken."""
 
-    def count_accepted(self) -> None:
+    def count_accepted(self, path: bytes) -> None:
         """The request's head has been received. Takes an in-flight slot, if one is left."""
-        worker, head = self.worker, self.head
+        worker = self.worker
         words = worker.words
         free = worker.free_inflight
         if free:
             self.inflight = free.pop()
-            write_inflight(worker.octets, self.inflight * WORD, 0, self.started_us, head.path)
+            write_inflight(worker.octets, self.inflight * WORD, 0, self.started_us, path)
             self.mark()
         else:
             self.inflight = NO_SLOT
         words[self._service_base() + S_ACCEPTED] += 1
 
-    def count_accepted_and_picked(self, upstream: "UpstreamState") -> None:
+    def count_plain(
+        self, service: "ServiceState", upstream: "UpstreamState", method: bytes, path: bytes
+    ) -> None:
         """`count_accepted` and `count_picked` of a plain exchange, in one: one mark for both."""
-        worker, head, service = self.worker, self.head, self.service
-        assert service is not None
+        worker = self.worker
         words = worker.words
+        self.service = service
         self.upstream = upstream
         free = worker.free_inflight
         if free:
             self.inflight = inflight = free.pop()
-            mark = upstream.mark | _PLAIN_MARKS.get(head.method, _OTHER_MARK)
-            write_inflight(worker.octets, inflight * WORD, mark, self.started_us, head.path)
+            mark = upstream.mark | _PLAIN_MARKS.get(method, _OTHER_MARK)
+            write_inflight(worker.octets, inflight * WORD, mark, self.started_us, path)
         else:
             self.inflight = NO_SLOT
         words[service.accepted] += 1
@@ -104,6 +105,11 @@ class Account:
         self.upstream = upstream
         self.worker.words[upstream.base + U_PICKED] += 1
         self.mark()
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's head."""
+        return NO_HEAD
 
     def mark(self) -> None:
         """Say in the in-flight table what this exchange is now."""

@@ -125,13 +125,14 @@ class Downstream(asyncio.Protocol):
             worker = self.worker
             if data.find(_HEAD_END) + 4 == len(data) <= worker.header_bytes:
                 # Hot: one whole head and nothing else, as nearly always.
+                if fast_path.begin(self, data):
+                    return
                 try:
                     head = parse_request(data, worker.fields_max)
                 except Refused as refused:
                     self._refuse(replies.refused(refused), refused.reason)
                 else:
-                    if not fast_path.begin(self, head):
-                        self._start(head)
+                    self._start(head)
                 return
         exchange = self.exchange
         if self.lingering:

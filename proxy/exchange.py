@@ -24,6 +24,7 @@ from turnout.proxy.head import (
     forward_response,
 )
 from turnout.proxy.hold import share
+from turnout.proxy.plain_head import PlainRequest, full_head
 from turnout.proxy.response_head import closes
 from turnout.proxy.retry import Answer, Attempt, Failure, decide
 from turnout.proxy.routing import choose, tried_out
@@ -91,6 +92,7 @@ class Exchange(Account):
         # for the connection's life
         "down",
         # for one exchange
+        "_head",
         "attempt_number",
         "body_done",
         "breaks_by_reset",
@@ -99,8 +101,8 @@ class Exchange(Account):
         "connection",
         "epoch",
         "idempotent",
-        "is_plain",
         "passing",
+        "plain",
         "reused",
         "server",
         "pool",
@@ -133,7 +135,8 @@ class Exchange(Account):
     def _as_new(self) -> None:
         """Hold nothing of the exchange that has ended: an idle connection is to be small. What
         is set here is what `fast_path` relies on and leaves as it is."""
-        self.head = NO_HEAD
+        self._head = NO_HEAD
+        self.plain: PlainRequest | None = None
         self.request_head = self.request_id = b""
         self.upstream = None
         self.pool = None
@@ -142,7 +145,6 @@ class Exchange(Account):
         self.bytes_in = 0
         self.bytes_out = 0
         self.kind = _PLAIN
-        self.is_plain = False
         self.body_done = True
         self.idempotent = True
         self.replayable = True
@@ -153,6 +155,14 @@ class Exchange(Account):
         self.stash: Pieces = _NOTHING
         self.stash_bytes = 0
         self.unsent: Pieces = _NOTHING
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's head, or NO_HEAD between two. Of a plain one it is made when it is
+        asked for, which is seldom."""
+        if self.plain is not None and self._head is NO_HEAD:
+            self._head = full_head(self.plain)
+        return self._head
 
     # ------------------------------------------------------------ the beginning
 
@@ -172,7 +182,7 @@ class Exchange(Account):
         upstream of a flip is drained once every worker has turned its loop and its counters
         say so.
         """
-        self.head = head
+        self._head = head
         self.request_head = request_head
         self.request_id = request_id
         self.service = service
@@ -181,7 +191,7 @@ class Exchange(Account):
             self.body_done = False
             self.kind = _UPLOAD
         self.idempotent = head.method in IDEMPOTENT
-        self.count_accepted()
+        self.count_accepted(head.path)
         if service is None:
             self.answer(replies.NO_SERVICE)
             return
@@ -337,7 +347,7 @@ class Exchange(Account):
         pool.in_flight -= 1
         self.pool = None
         self.server = pool.endpoint
-        self.is_plain = False
+        self._head, self.plain = self.head, None
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()

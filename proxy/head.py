@@ -162,8 +162,9 @@ _TREE: Final = rb"""
 |[Pp][Rr](?i:oxy[-_]connection)@
 |[Mm][Aa][Xx]-(?i:forwards)@max_forwards
 """
-_FIELDS: Final = field_scan(_NAMES, _TREE)
-_KINDS: Final = _FIELDS.groupindex
+FIELDS: Final = field_scan(_NAMES, _TREE)
+"""Finds each field that means something to a proxy, in any spelling."""
+_KINDS: Final = FIELDS.groupindex
 _CONNECTION: Final = _KINDS["connection"]
 _HOST: Final = _KINDS["host"]
 _LENGTH: Final = _KINDS["length"]
@@ -175,7 +176,7 @@ _BODY_NONE: Final = BodyKind.NONE
 _BODY_LENGTH: Final = BodyKind.LENGTH
 
 
-class _Listener:
+class Listener:
     """What llhttp calls. A list's own `pop` notes the end of a message without a frame of
     Python; a second message in one head would pop from an empty list, which is an error."""
 
@@ -188,7 +189,7 @@ class _Listener:
 
 
 _pending: list[bool] = []
-_listener = _Listener(_pending)
+_listener = Listener(_pending)
 _llhttp = httptools.HttpRequestParser(_listener)
 _llhttp_is_clean = True
 
@@ -233,7 +234,7 @@ def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
     connection: bytes | None = None
     others: list[re.Match[bytes]] | None = None
     # Hot: searched for one by one, as most heads hold none or one of them (finditer: 0.2 us).
-    field = _FIELDS.search(head, start.end() - 1)
+    field = FIELDS.search(head, start.end() - 1)
     while field is not None:
         kind = field.lastindex
         begin, end = field.span()
@@ -250,7 +251,7 @@ def parse_request(head: bytes, fields_max: int = 100) -> RequestHead:
                 others.append(field)
             kept += head[position : begin + 1]
             position = end + 2
-        field = _FIELDS.search(head, end)
+        field = FIELDS.search(head, end)
     kept = kept + head[position:-2] if position else head[:-2]
 
     if (

@@ -48,8 +48,6 @@ class ResponseHead:
     """Status line and the fields that go on untouched; ends with CRLF."""
     declares_chunked: bool
     """Chunked, or the answer to a HEAD that would have been chunked to a GET."""
-    is_plain: bool = False
-    """A final answer of declared length on a connection that goes on: nearly every one."""
 
     @property
     def is_interim(self) -> bool:
@@ -201,7 +199,6 @@ def parse_response(
         is_event_stream,
         kept,
         body is _CHUNKED_BODY,
-        body is not _CHUNKED_BODY and not is_event_stream,
     )
 
 

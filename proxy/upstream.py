@@ -136,7 +136,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.tunnel is not None:
             self.tunnel.from_server(data)
         elif self.body is None:
-            self._heads(exchange, data)
+            if exchange.plain is None or self.buffer or not fast_path.end(self, exchange, data):
+                self._heads(exchange, data)
         else:
             out, ended = self._body(data)
             if out:
@@ -164,11 +165,6 @@ class UpstreamConnection(asyncio.Protocol):
                 exchange.bad_response(refused)
                 return
             data = data[end:]
-            if head.is_plain:
-                if exchange.is_plain and len(data) == head.content_length:
-                    fast_path.end(self, exchange, head, data)
-                    return
-                break
             if not head.is_interim:
                 break
             self.interims += 1

@@ -118,15 +118,15 @@ class Worker:
         self.leave_at_s = 0.0
         self.finished = asyncio.Event()
         self.random = partial(random.getrandbits, 32)
-        self._id_prefix = secrets.token_hex(8).encode() + b"-"
-        self._id_count = 0
+        self.id_prefix = secrets.token_hex(8).encode() + b"-"
+        self.ids_given = 0
         self._ticks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._prepared: dict[int, RoutingTable] = {}
         self._missing = -1
         self._trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
         self._trusts_unix = False
-        self.date = b""
+        self.date = self.date_line = b""
         self.via = b"turnout"
         self.access_log: AccessLog | None = None
         self._use(RoutingTable(number=0, services=()))
@@ -290,6 +290,7 @@ class Worker:
         self._prepared = {key: value for key, value in self._prepared.items() if key > number}
         self._use(table)
         self.via = table.via.encode()
+        self.via_line = b"Via: 1.1 %b\r\nX-Request-Id: " % self.via
         self._trusts_unix = "unix" in table.trust_forwarded
         self._trusted = tuple(
             ipaddress.ip_network(network) for network in table.trust_forwarded if network != "unix"
@@ -323,8 +324,8 @@ class Worker:
 
     def request_id(self) -> bytes:
         """Return an id that no other request has: random for the process, counted within."""
-        self._id_count += 1
-        return self._id_prefix + b"%x" % self._id_count
+        self.ids_given += 1
+        return b"%b%x" % (self.id_prefix, self.ids_given)
 
     # ------------------------------------------------------------ messages
 
@@ -449,6 +450,7 @@ class Worker:
 
     def _new_second(self) -> None:
         self.date = formatdate(time(), usegmt=True).encode()
+        self.date_line = b"Date: " + self.date + b"\r\n"
         for pool in self.serving.pools():
             pool.reap(self.now_s)
             if self.channel.connected:

@@ -298,9 +298,9 @@ def test_a_head_that_the_two_read_differently_is_refused(
 ) -> None:
     """As if our scan overlooked a field that frames: only llhttp expects a body."""
     assert parse_request(post(field)).body is not BodyKind.NONE
-    blind = re.compile(module._FIELDS.pattern.replace(unseen, b"(?i:zzz)"), re.VERBOSE)
-    assert blind.groupindex == module._FIELDS.groupindex
-    monkeypatch.setattr(module, "_FIELDS", blind)
+    blind = re.compile(module.FIELDS.pattern.replace(unseen, b"(?i:zzz)"), re.VERBOSE)
+    assert blind.groupindex == module.FIELDS.groupindex
+    monkeypatch.setattr(module, "FIELDS", blind)
     assert refusal(post(field)) == (400, "two_readings")
     assert refusal(post(field, b"TE: trailers")) == (400, "two_readings")
     assert parse_request(post()).body is BodyKind.NONE

@@ -87,7 +87,6 @@ def test_a_plain_answer_is_read_and_goes_on_in_its_own_bytes() -> None:
         kept=b"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 5\r\n"
         b"Set-Cookie: a=b\r\nset-cookie: c=d\r\n",
         declares_chunked=False,
-        is_plain=True,
     )
     assert forward_response(
         head, client_version_minor=1, close=False, request_id=b"id-1", via=b"turnout"
