@@ -47,6 +47,7 @@ __all__ = [
     "load",
     "load_text",
     "needs_restart",
+    "read_text",
     "schema",
 ]
 
@@ -58,7 +59,7 @@ INLINE: Final = "options"
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Configuration:
     """Read the file. Raises SettingsError with every problem found."""
-    text = _read(path)
+    text = read_text(path)
     absolute = Path(os.path.abspath(path))
     return load_text(
         text, file=str(path), base=absolute.parent, source=str(absolute), environ=environ
@@ -73,7 +74,7 @@ def control_bind(path: Path, environ: Mapping[str, str] = os.environ) -> Address
     Raises SettingsError when this alone cannot be known.
     """
     file = str(path)
-    document = read_document(_read(path), file=file, environ=environ, about=_CONTROL_BIND)
+    document = read_document(read_text(path), file=file, environ=environ, about=_CONTROL_BIND)
     value: Any = document.data
     for key in _CONTROL_BIND:
         value = value.get(key) if isinstance(value, dict) else None
@@ -86,8 +87,8 @@ def control_bind(path: Path, environ: Mapping[str, str] = os.environ) -> Address
         raise SettingsError((_problem(document, file, _CONTROL_BIND, found, str(error)),)) from None
 
 
-def _read(path: Path) -> str:
-    """Raises SettingsError."""
+def read_text(path: Path) -> str:
+    """The text of a configuration's file. Raises SettingsError: missing, too long, not UTF-8."""
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
