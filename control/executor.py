@@ -156,6 +156,7 @@ class Executor:
                 raise SwitchoverUnderWay(name, carrier.value.id)
         self._services = services
         self._configuration = configuration
+        self._world.words.rows.clear()  # an upstream may have another name now
 
     async def trim(self) -> None:
         """Let old history go, as the settings say; to be called now and then."""
@@ -222,7 +223,7 @@ class Executor:
         UnknownService, UnknownUpstream, UnknownStrategy, RevisionIsStale.
         """
         found = self._service(service)
-        row = await self._free(found, revision)
+        row = self._free_now(found, revision) or await self._free(found, revision)
         if to not in found.names:
             raise UnknownUpstream(f"{service} has no upstream {to}; it has {_and(found.names)}")
         name = strategy or found.switchover.default
@@ -329,6 +330,7 @@ class Executor:
         except UnderWay as error:
             raise SwitchoverUnderWay(error.service, error.id) from None
         except StaleRevision as error:
+            self._world.words.rows.pop(new.service, None)
             raise stale(error) from None
         carrier.begin()
         return carrier.value
@@ -509,6 +511,16 @@ class Executor:
             raise SwitchoverUnderWay(error.service, error.id) from None
         except StaleRevision as error:
             raise stale(error) from None
+
+    def _free_now(self, service: Service, revision: int | None) -> ServiceRow | None:
+        """As `_free`, from memory, for who starts a switchover: its transaction looks again.
+
+        None when only the store knows. Raises SwitchoverUnderWay.
+        """
+        running = self._under_way(service.name)
+        if running is not None:
+            raise SwitchoverUnderWay(service.name, running.value.id)
+        return self._world.words.rows.get(service.name) if revision is None else None
 
     async def _require(self, service: str, revision: int | None) -> None:
         try:
