@@ -8,6 +8,7 @@ tested by value.
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,6 +123,20 @@ LIGHT["config/conflicts.py"] = VALUES | {
     "turnout.config.document", "turnout.config.service_settings", "turnout.config.settings",
 }  # fmt: skip
 
+# What a process must not have imported, itself or through another, when it begins its work:
+# traffic waits for a start, and a worker's memory is there once for each core.
+NEVER_LOADED = {
+    "turnout.control.entry": {"typer", "rich", "pydantic", "ruamel", "httpx", "asyncio"},
+    "turnout.supervisor": {"asyncio", "pydantic", "ruamel", "sqlite3", "turnout.config"},
+    "turnout.control.compiler": {
+        "asyncio", "aiohttp", "dns", "httpx", "rich", "typer", "turnout.control.events",
+    },
+    "turnout.proxy.worker": {
+        "aiohttp", "dns", "httpx", "prometheus_client", "pydantic", "rich", "ruamel", "sqlite3",
+        "typer", "turnout.config.settings", "turnout.control",
+    },
+}  # fmt: skip
+
 
 def module_of(path: Path, root: Path) -> str:
     parts = path.relative_to(root).with_suffix("").parts
@@ -226,6 +241,16 @@ def may_be_known_to_pure(name: str, root: Path, seen: frozenset[str] = frozenset
 
 def test_imports_follow_the_architecture() -> None:
     assert broken_rules(ROOT) == []
+
+
+@pytest.mark.parametrize("module", NEVER_LOADED)
+def test_a_process_loads_nothing_that_it_does_not_need_to_begin(module: str) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert sorted(NEVER_LOADED[module] & set(done.stdout.split())) == []
 
 
 def test_every_file_that_is_said_to_be_pure_is_there_and_is_looked_at() -> None:
