@@ -11,7 +11,7 @@ import pytest
 from turnout.proxy.channel import RETRY_S, Channel
 from turnout.proxy.commands import WORKERS_SOCKET, Hello
 
-SOON_S = 5 * RETRY_S
+SOON_S = 4 * RETRY_S
 """Well below the half second that a first switch once waited for."""
 
 
@@ -59,7 +59,8 @@ async def worker(runtime_dir: Path) -> AsyncIterator[Channel]:
 
 async def test_a_control_that_was_long_away_is_found_at_once(tmp_path: Path) -> None:
     async with worker(tmp_path) as channel:
-        await asyncio.sleep(1.0)  # as long as it takes a growing pause to grow
+        # Pauses of half a second, or ones that double from 50 ms, would end well after SOON_S.
+        await asyncio.sleep(0.78)
         assert not channel.connected
         begun_s = time.monotonic()
         async with control(tmp_path) as connected:
