@@ -9,12 +9,11 @@ same answer.
 """
 
 import difflib
-import json
 import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import UnionType
@@ -35,44 +34,32 @@ from turnout.config.document import (
 )
 from turnout.config.knobs import BASE, Kind
 from turnout.config.model import Configuration
+from turnout.config.origin import INLINE_SERVICE
 from turnout.config.places import Bind
 from turnout.config.settings import CONFLICTS, Settings
 
 __all__ = [
-    "DEFAULT_FILE",
     "Problem",
     "SettingsError",
     "control_bind",
     "default_runtime_dir",
     "default_workers",
-    "find_file",
-    "inline",
     "load",
     "load_text",
     "needs_restart",
+    "read_text",
     "schema",
 ]
 
-DEFAULT_FILE: Final = "turnout.yaml"
-FILE_VARIABLE: Final = "TURNOUT_CONFIG"
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
-INLINE_SERVICE: Final = "default"
 _CONTROL_BIND: Final[Place] = ("control", "bind")
 INLINE: Final = "options"
 """What stands for the file's name in errors of a configuration made from options."""
 
 
-def find_file(option: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read: the option's, `$TURNOUT_CONFIG`'s, or `./turnout.yaml` if it exists."""
-    named = option or environ.get(FILE_VARIABLE)
-    if named:
-        return Path(named)
-    return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None
-
-
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Configuration:
     """Read the file. Raises SettingsError with every problem found."""
-    text = _read(path)
+    text = read_text(path)
     absolute = Path(os.path.abspath(path))
     return load_text(
         text, file=str(path), base=absolute.parent, source=str(absolute), environ=environ
@@ -87,7 +74,7 @@ def control_bind(path: Path, environ: Mapping[str, str] = os.environ) -> Address
     Raises SettingsError when this alone cannot be known.
     """
     file = str(path)
-    document = read_document(_read(path), file=file, environ=environ, about=_CONTROL_BIND)
+    document = read_document(read_text(path), file=file, environ=environ, about=_CONTROL_BIND)
     value: Any = document.data
     for key in _CONTROL_BIND:
         value = value.get(key) if isinstance(value, dict) else None
@@ -100,8 +87,8 @@ def control_bind(path: Path, environ: Mapping[str, str] = os.environ) -> Address
         raise SettingsError((_problem(document, file, _CONTROL_BIND, found, str(error)),)) from None
 
 
-def _read(path: Path) -> str:
-    """Raises SettingsError."""
+def read_text(path: Path) -> str:
+    """The text of a configuration's file. Raises SettingsError: missing, too long, not UTF-8."""
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
@@ -125,7 +112,7 @@ def load_text(
     source: str = "",
     environ: Mapping[str, str] = os.environ,
 ) -> Configuration:
-    """Read a configuration that is at hand as text, such as `inline` made.
+    """Read a configuration that is at hand as text, such as `origin.inline` made.
 
     `file` names it in errors; paths are relative to `base`, by default the working
     directory. Raises SettingsError with every problem found.
@@ -143,42 +130,6 @@ def load_text(
     return settings.to_configuration(
         source=source, workers=default_workers(), runtime_dir=default_runtime_dir(environ)
     )
-
-
-def inline(
-    listen: Sequence[str],
-    blue: Sequence[str],
-    green: Sequence[str],
-    *,
-    health_path: str | None = None,
-    control: str | None = None,
-    state: str | None = None,
-    runtime_dir: str | None = None,
-    workers: int | None = None,
-) -> str:
-    """The text of a configuration made from options alone, for `load_text`.
-
-    One service, named `default`, whose upstreams are `blue` and `green`.
-    """
-    service: dict[str, Any] = {
-        "upstreams": {"blue": {"servers": list(blue)}, "green": {"servers": list(green)}}
-    }
-    if health_path is not None:
-        service["health"] = {"path": health_path}
-    document: dict[str, Any] = {
-        "listeners": [{"bind": bind} for bind in listen],
-        "services": {INLINE_SERVICE: service},
-    }
-    if control is not None:
-        document["control"] = {"bind": control}
-    if state is not None:
-        document["state"] = {"path": state}
-    if runtime_dir is not None:
-        document["runtime_dir"] = runtime_dir
-    if workers is not None:
-        document["workers"] = workers
-    # JSON is YAML; a `$` typed into an option is no variable of ours.
-    return json.dumps(document).replace("${", "$${")
 
 
 def schema() -> dict[str, Any]:

@@ -15,7 +15,7 @@ The life of a switchover, in reading order:
 
 Around it: `app` puts the parts together, started from the `source` that is in force. `api`
 (with `routes`, `api_models`, `views`, `problems`, `access`, `idempotency`, `event_stream`,
-`openapi`, `exposition`) and `cli` (with `client`, `cli_output`, `demo`) ask. `prober` (with
+`openapi`, `exposition`) and `cli` (with `entry`, `client`, `cli_output`, `demo`) ask. `prober` (with
 `probe`) and `resolver` look. `shared` is the memory that all processes share, `workers` and
 `supervision` talk to the others; `died` takes in what they lost. `compiler`, `tables` and
 `publisher` make what workers serve from, and `committed` keeps a copy of it. `logs` writes.

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import uvloop
 from aiohttp import web
 
 from turnout.config.loader import SettingsError
@@ -62,6 +63,7 @@ API_END_S: Final = 1.0
 COMMITTED_PAUSE_S: Final = 0.2
 """Between two writes of the committed copy, however often weights move."""
 HOUSEKEEPING_INTERVAL_S: Final = 60.0
+CHECKPOINT_INTERVAL_S: Final = 5.0
 
 
 class CannotStart(Exception):
@@ -83,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         lock = _lock(given.runtime_dir)
         source = _source_in_force(given)
-        asyncio.run(Control(given, source).run())
+        # uvloop here too: what a switch waits for is mostly the turns of this loop.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Control(given, source).run())
     except (CannotStart, StoreUnusable, SettingsError, SharedMemoryError, TableError) as error:
         print(f"turnout: control cannot start: {error}", file=sys.stderr)
         return 1
@@ -230,6 +234,7 @@ class Control:
         self._keep("taking in names of the dead", self.casualties.run)
         self._keep("writing the committed copy", self._write_committed)
         self._keep("housekeeping", self._housekeeping)
+        self._keep("checkpointing", self._checkpointing)
         self.publisher.followers.append(self._configured)
         self._committed_soon()
         self.tell(ControlStarted(pid=os.getpid(), services=len(configuration.services)))
@@ -396,6 +401,11 @@ class Control:
                     "make room, or make the directory writable",
                 )
             await asyncio.sleep(COMMITTED_PAUSE_S)
+
+    async def _checkpointing(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_INTERVAL_S)
+            await self.store.checkpoint()
 
     async def _housekeeping(self) -> None:
         while True:

@@ -9,7 +9,8 @@ derived anew from the value, and each may be carried out again.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 from turnout.config.model import Service
@@ -41,6 +42,8 @@ ATTEMPTS_MAX: Final = 30
 WATCH_TICKS: Final = 5
 """The watch adds counters of all workers up: it looks less often than what waits."""
 _WATCHED: Final = frozenset({State.SHIFTING, State.PAUSED, State.DRAINING})
+_BEFORE_WEIGHT: Final = frozenset({State.PENDING, State.PREPARING, State.CHECKING})
+"""Here carrying out is looking, and waiting until it is so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,10 @@ class Ask:
 class Carrier:
     """One switchover under way."""
 
-    __slots__ = ("_activity", "_changed", "_lock", "_service", "_slot", "_tasks", "_world", "value")
+    __slots__ = (
+        "_activity", "_changed", "_lock", "_service", "_set_at", "_slot", "_tasks", "_world",
+        "value",
+    )  # fmt: skip
 
     def __init__(
         self, world: World, value: Switchover, slot: int, service: Callable[[], Service]
@@ -95,6 +101,52 @@ class Carrier:
         self._changed = asyncio.Event()
         self._activity: asyncio.Task[switchover.Event | None] | None = None
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._set_at: int | None = None
+        """The revision of the value whose weight is in force already: `start` set it."""
+
+    async def start(self, audit: Audit, revision: int | None, known: Callable[[], None]) -> None:
+        """Store a new switchover, as far as it comes without waiting for anybody.
+
+        Where nothing is to be waited for that is to its first weight, in one transaction: a
+        switch waits for the disk once. `known` is called as soon as it is stored, before its
+        weight is in force. Raises UnderWay; StaleRevision when the service has not `revision`.
+        """
+        world = self._world
+        values = (self.value, *self._ahead(self.value))
+        new = values[-1]
+
+        def note(stored: Switchover) -> Note:
+            named = [replace(value, id=stored.id) for value in values]
+            return Note(audit, (describe.started(named[0]), *_changes(named)))
+
+        def stored(value: Switchover) -> None:
+            self.value = value
+            known()
+            world.journal.told(note(value))
+
+        if new.state is not State.SHIFTING:
+            stored(await world.store(Database.start_switchover, new, world.now(), note, revision))
+            return
+
+        def weight_note(row: ServiceRow, id: str) -> Note:
+            return Note(events=(describe.weights(row, id),))
+
+        async def decide() -> ServiceRow:
+            before = world.workers.snapshot(self._slot).to_document()
+            value, decision = await world.store(
+                Database.start_with_weight, new, before, world.now(), note, weight_note, revision
+            )
+            stored(value)
+            self._set_at = value.revision
+            return decision.service
+
+        async def record(row: ServiceRow) -> None:
+            in_flight = world.workers.in_flight_by_class(self._slot, lost)
+            world.journal.told(weight_note(row, self.value.id))
+            await world.store(Database.keep_in_flight, self.value.id, in_flight)
+
+        lost = self._loses(new.second_weight)
+        await world.words.publish(decide, record)
 
     def begin(self, turn_back: str = "") -> None:
         """Start carrying it out; with `turn_back`, a reason, back to the weights before it."""
@@ -151,10 +203,12 @@ class Carrier:
             if ask is not None:
                 ask.require(before)
             after, _ = switchover.step(before, event)
+            values = (before, after, *self._ahead(after))
+            after = values[-1]
             proof = await self._proof() if after.final else None
             cut = 0 if proof is None else proof(after)["requests"]["cut"]
             audit = None if ask is None else ask.audit(before)
-            note = Note(audit, describe.changed(before, after, cut))
+            note = Note(audit, _changes(values, cut))
             try:
                 self.value = await world.store(
                     Database.save_switchover,
@@ -174,6 +228,37 @@ class Carrier:
             for wrong in [] if proof is None else receipt.verify(proof(self.value)):
                 self._tell(f"the receipt of {before.id} does not agree: {wrong}", "report it")
         return self.value
+
+    def _ahead(self, value: Switchover) -> list[Switchover]:
+        """The values that follow from this one now, without waiting: what it asks for is so.
+
+        Only before any weight has moved. Nothing is done on the way, so nothing has to be
+        stored between them.
+        """
+        values: list[Switchover] = []
+        while value.state in _BEFORE_WEIGHT and self._is_so(value):
+            event = switchover.carried_out(value, self._world.now())
+            assert event is not None, "only a person's pause is not carried out"
+            value, _ = switchover.step(value, event)
+            values.append(value)
+        return values
+
+    def _is_so(self, value: Switchover) -> bool:
+        """Whether all that the value asks for is true already."""
+        world = self._world
+        for command in orders.commands(value):
+            match command:
+                case orders.PrepareTables():
+                    if not world.workers.prepared:
+                        return False
+                case orders.CheckHealth(upstream, until):
+                    health = self._health(upstream)
+                    advice = decider.may_rise(health, world.now(), until, bool(value.forced_by))
+                    if not isinstance(advice, decider.GoOn):
+                        return False
+                case _:
+                    return False
+        return True
 
     async def _proof(self) -> Callable[[Switchover], dict[str, Any]]:
         """Take the counters at the end; the receipt is then made of the value as it is stored."""
@@ -324,6 +409,8 @@ class Carrier:
                     await asyncio.sleep(self._world.tick_s)
 
     async def _set_weight(self, value: Switchover, step: int, second_weight: int) -> None:
+        if value.revision == self._set_at:
+            return
         world = self._world
         before = world.workers.snapshot(self._slot)
         await world.store(Database.keep_baseline, value.id, before.to_document())
@@ -432,3 +519,12 @@ class Carrier:
 
     def _health(self, upstream: int) -> UpstreamHealth:
         return self._world.prober.upstream(self.value.service, self.value.name(upstream))
+
+
+def _changes(values: Sequence[Switchover], cut: int = 0) -> tuple[events.Event, ...]:
+    """What is told of values that follow each other; `cut` as `describe.changed` has it."""
+    return tuple(
+        event
+        for before, after in pairwise(values)
+        for event in describe.changed(before, after, cut)
+    )

@@ -128,7 +128,8 @@ def run(
 
       turnout run --listen :8080 --blue 127.0.0.1:9001 --green 127.0.0.1:9002
     """
-    from turnout.config.loader import find_file, inline
+    from turnout.config.origin import find_file, inline
+    from turnout.control.entry import become_supervisor
 
     if listen or blue or green:
         if not (listen and blue and green):
@@ -154,8 +155,7 @@ def run(
                 EXIT_USAGE,
             )
         arguments = ["--config", str(file)]
-    # The supervisor is a program of its own, without this one's modules: it has to live long.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "turnout.supervisor", *arguments])
+    become_supervisor(arguments)
 
 
 @app.command(rich_help_panel="Run")
@@ -164,7 +164,7 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: turnout check -c turnout.yaml
     """
-    from turnout.config.loader import find_file
+    from turnout.config.origin import find_file
     from turnout.control.cli_output import out, print_json
 
     file = find_file(config, os.environ)

@@ -85,7 +85,8 @@ def control_address(option: str | None, config: str | None) -> str:
     if named:
         return named
     # Only here: what reads a configuration takes longer to import than a call takes.
-    from turnout.config.loader import SettingsError, control_bind, find_file
+    from turnout.config.loader import SettingsError, control_bind
+    from turnout.config.origin import find_file
 
     file = find_file(config, os.environ)
     if file is None:

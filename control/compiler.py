@@ -5,7 +5,6 @@ its standard output. Exit 2: the configuration is wrong, and stderr says where. 
 cannot be read, the committed copy beside it is used, and the plan says that it is `degraded`.
 """
 
-import asyncio
 import contextlib
 import sys
 import time
@@ -186,7 +185,9 @@ def resolve_now(
     names = names_to_resolve(configuration, rows)
     if not names:
         return {}
-    # Here, as it takes a quarter of a second to import, and most have addresses only.
+    # Here, as these take a quarter of a second to import, and most have addresses only.
+    import asyncio
+
     from turnout.control.resolver import Resolver
 
     async def look_up() -> Mapping[str, Sequence[str]]:

@@ -152,6 +152,17 @@ class Database(Ledger):
         if expected is not None and found != expected:
             raise StaleRevision(f"service {service}", expected, found)
 
+    def free(self, name: str, revision: int | None) -> ServiceRow:
+        """The service's row, if nothing of it is under way; that is looked at first.
+
+        Raises UnderWay, and StaleRevision when the service has not `revision`.
+        """
+        running = self.under_way(name)
+        if running is not None:
+            raise UnderWay(name, running.id)
+        self.require_revision(name, revision)
+        return self._known(name)
+
     # ------------------------------------------------------------ switchovers: writing
 
     def start_switchover(
@@ -167,23 +178,54 @@ class Database(Ledger):
         not `service_revision`.
         """
         with self._transaction():
-            running = self.under_way(new.service)
-            if running is not None:
-                raise UnderWay(new.service, running.id)
-            self.require_revision(new.service, service_revision)
-            service = self._known(new.service)
-            if service.second_weight != new.weights_before:
-                # Another began and ended since the caller read it.
-                raise StaleRevision(f"service {new.service}", new.revision, service.revision)
-            stored = replace(new, id=self._next_id(at), revision=self._next("revision"))
-            self._run(
-                "INSERT INTO switchovers VALUES (?, ?, ?, ?, ?, ?, ?, '{}', NULL, ?)",
-                *(stored.id, stored.service, stored.state, int(stored.final)),
-                *(stored.weights_before, stored.second_weight),
-                *(_dump(stored), stored.revision),
+            return self._start(new, at, describe, service_revision)
+
+    def start_with_weight(
+        self,
+        new: Switchover,
+        baseline: Mapping[str, Any],
+        at: float,
+        describe: Callable[[Switchover], Note],
+        describe_weight: Callable[[ServiceRow, str], Note],
+        service_revision: int | None = None,
+    ) -> tuple[Switchover, Decision]:
+        """As `start_switchover` for one that is ready to shift, with its first step decided.
+
+        `baseline` are the counters before it. One wait for the disk instead of one for each
+        state that a switchover goes through at once. Raises as `start_switchover`.
+        """
+        with self._transaction():
+            stored = self._start(new, at, describe, service_revision)
+            self._keep_baseline(stored.id, baseline)
+            decision = self._decide(
+                stored,
+                stored.step_index,
+                stored.second_weight,
+                at,
+                lambda row: describe_weight(row, stored.id),
             )
-            self._touch(stored)
-            self._note(describe(stored), at)
+        return stored, decision
+
+    def _start(
+        self,
+        new: Switchover,
+        at: float,
+        describe: Callable[[Switchover], Note],
+        service_revision: int | None,
+    ) -> Switchover:
+        service = self.free(new.service, service_revision)
+        if service.second_weight != new.weights_before:
+            # Another began and ended since the caller read it.
+            raise StaleRevision(f"service {new.service}", new.revision, service.revision)
+        stored = replace(new, id=self._next_id(at), revision=self._next("revision"))
+        self._run(
+            "INSERT INTO switchovers VALUES (?, ?, ?, ?, ?, ?, ?, '{}', NULL, ?)",
+            *(stored.id, stored.service, stored.state, int(stored.final)),
+            *(stored.weights_before, stored.second_weight),
+            *(_dump(stored), stored.revision),
+        )
+        self._touch(stored)
+        self._note(describe(stored), at)
         return stored
 
     def save_switchover(
@@ -232,25 +274,35 @@ class Database(Ledger):
         StaleRevision when the switchover has moved on since `current`.
         """
         with self._transaction():
-            self._require(current)
-            before = self._maybe(
-                "SELECT epoch FROM switchover_steps WHERE switchover = ? AND step = ?",
-                *(current.id, step),
-            )
-            service = self._known(current.service)
-            if before is not None and service.second_weight == second_weight:
-                return Decision(service, again=True)
-            epoch = self._next("epoch")
-            self._run(
-                "INSERT OR REPLACE INTO switchover_steps VALUES (?, ?, ?, ?, ?, NULL, '')",
-                *(current.id, step, f"set second_weight {second_weight}", epoch, at),
-            )
-            self._run(
-                "UPDATE services SET second_weight = ?, epoch = ?, revision = ? WHERE name = ?",
-                *(second_weight, epoch, self._next("revision"), current.service),
-            )
-            decided = self._known(current.service)
-            self._note(describe(decided), at)
+            return self._decide(current, step, second_weight, at, describe)
+
+    def _decide(
+        self,
+        current: Switchover,
+        step: int,
+        second_weight: int,
+        at: float,
+        describe: Callable[[ServiceRow], Note],
+    ) -> Decision:
+        self._require(current)
+        before = self._maybe(
+            "SELECT epoch FROM switchover_steps WHERE switchover = ? AND step = ?",
+            *(current.id, step),
+        )
+        service = self._known(current.service)
+        if before is not None and service.second_weight == second_weight:
+            return Decision(service, again=True)
+        epoch = self._next("epoch")
+        self._run(
+            "INSERT OR REPLACE INTO switchover_steps VALUES (?, ?, ?, ?, ?, NULL, '')",
+            *(current.id, step, f"set second_weight {second_weight}", epoch, at),
+        )
+        self._run(
+            "UPDATE services SET second_weight = ?, epoch = ?, revision = ? WHERE name = ?",
+            *(second_weight, epoch, self._next("revision"), current.service),
+        )
+        decided = self._known(current.service)
+        self._note(describe(decided), at)
         return Decision(decided, again=False)
 
     def step_done(self, id: str, step: int, at: float, outcome: str) -> None:
@@ -272,7 +324,10 @@ class Database(Ledger):
     def keep_baseline(self, id: str, document: Mapping[str, Any]) -> None:
         """Keep the counters at the window's beginning. The first stays, whatever comes later."""
         with self._transaction():
-            self._run("INSERT OR IGNORE INTO baselines VALUES (?, ?)", id, json.dumps(document))
+            self._keep_baseline(id, document)
+
+    def _keep_baseline(self, id: str, document: Mapping[str, Any]) -> None:
+        self._run("INSERT OR IGNORE INTO baselines VALUES (?, ?)", id, json.dumps(document))
 
     def keep_casualties(
         self, service: str, entries: Sequence[Mapping[str, Any]], at: float, note: Note

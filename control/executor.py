@@ -13,7 +13,7 @@ from typing import Final
 from turnout.config.address import Address
 from turnout.config.model import BY_HAND, Configuration, Service
 from turnout.config.weights import Percentage, Weights
-from turnout.control import decider, describe, events, recovery, switchover, wishes
+from turnout.control import decider, events, recovery, switchover, wishes
 from turnout.control.carrier import Ask, Carrier, World
 from turnout.control.drain import Drainer
 from turnout.control.holds import Holds
@@ -128,7 +128,7 @@ class Executor:
         self, found: recovery.Resume | recovery.TurnBack | recovery.Orphan, slot: int
     ) -> None:
         value = found.switchover
-        carrier = self._carrier(value, slot)
+        carrier = self._carriers[value.service] = self._carrier(value, slot)
         match found:
             case recovery.Resume():
                 action = "resumed"
@@ -156,6 +156,7 @@ class Executor:
                 raise SwitchoverUnderWay(name, carrier.value.id)
         self._services = services
         self._configuration = configuration
+        self._world.words.rows.clear()  # an upstream may have another name now
 
     async def trim(self) -> None:
         """Let old history go, as the settings say; to be called now and then."""
@@ -222,7 +223,7 @@ class Executor:
         UnknownService, UnknownUpstream, UnknownStrategy, RevisionIsStale.
         """
         found = self._service(service)
-        row = await self._free(found, revision)
+        row = self._free_now(found, revision) or await self._free(found, revision)
         if to not in found.names:
             raise UnknownUpstream(f"{service} has no upstream {to}; it has {_and(found.names)}")
         name = strategy or found.switchover.default
@@ -319,21 +320,18 @@ class Executor:
     async def _begin(
         self, new: Switchover, slot: int, audit: Audit, revision: int | None
     ) -> Switchover:
-        world = self._world
-        told: list[Note] = []
+        carrier = self._carrier(new, slot)
 
-        def note(stored: Switchover) -> Note:
-            told.append(Note(audit, (describe.started(stored),)))
-            return told[0]
+        def known() -> None:
+            self._carriers[new.service] = carrier
 
         try:
-            stored = await world.store(Database.start_switchover, new, world.now(), note, revision)
+            await carrier.start(audit, revision, known)
         except UnderWay as error:
             raise SwitchoverUnderWay(error.service, error.id) from None
         except StaleRevision as error:
+            self._world.words.rows.pop(new.service, None)
             raise stale(error) from None
-        world.journal.told(told[0])
-        carrier = self._carrier(stored, slot)
         carrier.begin()
         return carrier.value
 
@@ -507,11 +505,22 @@ class Executor:
 
     async def _free(self, service: Service, revision: int | None) -> ServiceRow:
         """The service's row, if nothing of it is under way; that is checked first."""
-        running = await self._world.store(Database.under_way, service.name)
+        try:
+            return await self._world.store(Database.free, service.name, revision)
+        except UnderWay as error:
+            raise SwitchoverUnderWay(error.service, error.id) from None
+        except StaleRevision as error:
+            raise stale(error) from None
+
+    def _free_now(self, service: Service, revision: int | None) -> ServiceRow | None:
+        """As `_free`, from memory, for who starts a switchover: its transaction looks again.
+
+        None when only the store knows. Raises SwitchoverUnderWay.
+        """
+        running = self._under_way(service.name)
         if running is not None:
-            raise SwitchoverUnderWay(service.name, running.id)
-        await self._require(service.name, revision)
-        return await self._row(service)
+            raise SwitchoverUnderWay(service.name, running.value.id)
+        return self._world.words.rows.get(service.name) if revision is None else None
 
     async def _require(self, service: str, revision: int | None) -> None:
         try:
@@ -525,9 +534,7 @@ class Executor:
 
     def _carrier(self, value: Switchover, slot: int) -> Carrier:
         name = value.service
-        carrier = Carrier(self._world, value, slot, lambda: self._services[name])
-        self._carriers[name] = carrier
-        return carrier
+        return Carrier(self._world, value, slot, lambda: self._services[name])
 
     def _in_flight(self, row: ServiceRow, upstream: int) -> int:
         return sum(self._world.workers.in_flight(row.slot, upstream).values())

@@ -34,6 +34,11 @@ class Workers(Protocol):
         """The scoreboard's; another one when counters began anew."""
         ...
 
+    @property
+    def prepared(self) -> bool:
+        """Whether every worker has loaded the table in force, without asking any."""
+        ...
+
     async def prepare(self, timeout_s: float) -> str:
         """Have every worker load the table in force; empty, or why one could not."""
         ...

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from turnout.config.weights import Weights
-from turnout.control.events import Event
+
+if TYPE_CHECKING:
+    from turnout.control.events import Event
 
 
 class StoreUnusable(Exception):
@@ -79,7 +81,7 @@ class Note:
     """What is written beside a change: for the audit, and for those who listen."""
 
     audit: Audit | None = None
-    events: tuple[Event, ...] = ()
+    events: "tuple[Event, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)

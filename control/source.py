@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from turnout.config.address import Address
-from turnout.config.loader import load, load_text
+from turnout.config.loader import load_text, read_text
 from turnout.config.model import Configuration
 
 PROGRAM: Final = "turnout"
@@ -98,10 +98,9 @@ def read_source(given: argparse.Namespace) -> Source:
     if given.inline is not None:
         return Source(text=given.inline, file="options", base=os.getcwd(), path="")
     path = Path(given.config)
-    load(path)  # says what is wrong with a file that is missing or not text
     absolute = Path(os.path.abspath(path))
     return Source(
-        text=path.read_text("utf-8-sig"),
+        text=read_text(path),
         file=str(path),
         base=str(absolute.parent),
         path=str(absolute),

@@ -7,7 +7,7 @@ Times (`at`, `…_at`, `…_until`) are seconds since 1970.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -147,7 +147,8 @@ def plan_steps(shares: tuple[int, ...], target: int, second_weight: int) -> tupl
 
 def to_document(switchover: Switchover) -> dict[str, Any]:
     """The switchover as JSON takes it; `from_document` is the inverse."""
-    return asdict(switchover)
+    # Not asdict: its values are flat, and a copy of each took a third of a save.
+    return {field.name: getattr(switchover, field.name) for field in fields(Switchover)}
 
 
 def from_document(document: Mapping[str, Any]) -> Switchover:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from turnout.control.database import Database as Database
+from turnout.control.ledger import checkpoint
 from turnout.control.rows import Answer as Answer
 from turnout.control.rows import Audit as Audit
 from turnout.control.rows import AuditEntry as AuditEntry
@@ -62,6 +63,13 @@ class Store:
         return await loop.run_in_executor(
             self._thread, lambda: method(self._database, *args, **kwargs)
         )
+
+    async def checkpoint(self) -> None:
+        """Carry the write-ahead log over, beside what the store's thread does; now and then.
+
+        Raises StoreUnusable.
+        """
+        await asyncio.to_thread(checkpoint, self.path)
 
     def close(self) -> None:
         """Finish what is under way, and close the file."""

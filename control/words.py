@@ -26,11 +26,14 @@ class Words:
     stored yet.
     """
 
-    __slots__ = ("_lock", "_workers")
+    __slots__ = ("_lock", "_workers", "rows")
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._lock = asyncio.Lock()
+        self.rows: dict[str, ServiceRow] = {}
+        """Each service's row as it was last published: its weights and names are the store's
+        still, its servers and its revision may not be."""
 
     async def publish(
         self,
@@ -53,6 +56,7 @@ class Words:
         async with self._lock:
             row = await decide()
             self._workers.set_word(row.slot, row.held, row.second_weight, row.epoch)
+            self.rows[row.name] = row
             if record is not None:
                 await record(row)
         return row

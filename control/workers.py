@@ -115,6 +115,11 @@ class Workers:
 
     # ------------------------------------------------------------ tables
 
+    @property
+    def prepared(self) -> bool:
+        """Whether every worker has loaded the table in force, by what they say of themselves."""
+        return not self.shared.without_table(self.shared.table_in_force)
+
     async def prepare(self, timeout_s: float) -> str:
         """Have every worker load the table in force; empty, or why one could not."""
         return await self._prepare(self.shared.table_in_force, timeout_s)

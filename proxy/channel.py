@@ -5,6 +5,7 @@ request needs passes through here.
 """
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,9 @@ from turnout.proxy.commands import (
     frame,
 )
 
-RETRY_FIRST_S: Final = 0.05
-RETRY_MAX_S: Final = 0.5
+RETRY_S: Final = 0.05
+"""How often control is looked for: a system call that fails at once. A switch that comes soon
+after control's start needs the workers connected, or is only acknowledged at their next tick."""
 UNSENT_BYTES_MAX: Final = 1024 * 1024
 """Log batches that control has not read yet; beyond it they wait in the worker."""
 
@@ -52,17 +54,15 @@ class Channel(asyncio.Protocol):
     async def run(self) -> None:
         """Connect, and connect again whenever the connection is lost. Never returns."""
         loop = asyncio.get_running_loop()
-        pause_s = RETRY_FIRST_S
         while True:
             self._lost.clear()
             try:
-                await loop.create_unix_connection(lambda: self, self._path)
+                connected = _connect(self._path)
             except OSError:
                 # Control is away: that is foreseen, and said by the supervisor, not by us.
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, RETRY_MAX_S)
+                await asyncio.sleep(RETRY_S)
                 continue
-            pause_s = RETRY_FIRST_S
+            await loop.create_unix_connection(lambda: self, sock=connected)
             await self._lost.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,3 +92,15 @@ class Channel(asyncio.Protocol):
     def send_log(self, lines: bytes) -> None:
         if self._transport is not None:
             self._transport.write(frame(lines, Kind.ACCESS_LOG))
+
+
+def _connect(path: str) -> socket.socket:
+    """A connection to control. Raises OSError at once: nobody listens, or it has no room yet."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.setblocking(False)
+    try:
+        made.connect(path)
+    except OSError:
+        made.close()
+        raise
+    return made

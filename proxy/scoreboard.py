@@ -25,6 +25,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import add
 from pathlib import Path
 from typing import Final
 
@@ -474,13 +475,12 @@ class Scoreboard:
 
     def service_counters(self, slot: int) -> list[int]:
         """The service's block summed over all regions; outcomes read before what they end."""
-        totals = [0] * SERVICE_WORDS
-        bases = [self.service(index, slot) for index in range(self.geometry.regions)]
         words = self.words
+        bases = [self.service(index, slot) for index in range(self.geometry.regions)]
         late = (U_PICKED, UPSTREAM_WORDS + U_PICKED, S_ACCEPTED)
+        totals = [0] * SERVICE_WORDS
         for base in bases:
-            for offset, value in enumerate(words[base : base + SERVICE_WORDS]):
-                totals[offset] += value
+            totals = list(map(add, totals, words[base : base + SERVICE_WORDS].tolist()))
         for offset in late:
             totals[offset] = sum(words[base + offset] for base in bases)
         return totals
@@ -496,11 +496,16 @@ class Scoreboard:
 
     def in_flight(self, region: int) -> Iterator[InFlight]:
         """What one worker has under way, by its in-flight table."""
-        start = self.inflight_slot(region, 0) * WORD
-        size = INFLIGHT_WORDS * WORD
-        octets = bytes(self.memory.octets[start : start + self.geometry.inflight * size])
-        for word, started_us, path in _INFLIGHT.iter_unpack(octets):
-            if word & _USED:
+        first = self.inflight_slot(region, 0)
+        end = first + self.geometry.inflight * INFLIGHT_WORDS
+        # Most slots are free: their first words are looked at all together.
+        for index, looked_at in enumerate(self.words[first:end:INFLIGHT_WORDS].tolist()):
+            if not looked_at & _USED:
+                continue
+            start = (first + index * INFLIGHT_WORDS) * WORD
+            slot = bytes(self.memory.octets[start : start + _INFLIGHT.size])
+            word, started_us, path = _INFLIGHT.unpack(slot)
+            if word & _USED:  # it may have ended in between
                 method_index = (word >> 21) & 63
                 method = METHODS[method_index] if method_index < len(METHODS) else b"OTHER"
                 yield InFlight(

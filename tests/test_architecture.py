@@ -8,6 +8,7 @@ tested by value.
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ EXCEPTIONS = {
             "document", "knobs", "loader", "places", "reference", "service_settings", "settings",
         )
     },
-    "turnout/__main__.py": frozenset({"turnout.control.cli"}),
+    "turnout/__main__.py": frozenset({"turnout.control.entry"}),
 }  # fmt: skip
 
 # Modules that must stay as light as their lightest reader.
@@ -114,9 +115,26 @@ LIGHT = {
     **{file: VALUES for file in PURE if file.startswith("config/")},
     "proxy/scoreboard.py": CONTRACT,
     "proxy/commands.py": CONTRACT,
+    # What `turnout run` imports before it becomes the supervisor.
+    "config/origin.py": frozenset(),
+    "control/entry.py": frozenset({"turnout.config.origin", "turnout.control.cli"}),
 }
 LIGHT["config/conflicts.py"] = VALUES | {
     "turnout.config.document", "turnout.config.service_settings", "turnout.config.settings",
+}  # fmt: skip
+
+# What a process must not have imported, itself or through another, when it begins its work:
+# traffic waits for a start, and a worker's memory is there once for each core.
+NEVER_LOADED = {
+    "turnout.control.entry": {"typer", "rich", "pydantic", "ruamel", "httpx", "asyncio"},
+    "turnout.supervisor": {"asyncio", "pydantic", "ruamel", "sqlite3", "turnout.config"},
+    "turnout.control.compiler": {
+        "asyncio", "aiohttp", "dns", "httpx", "rich", "typer", "turnout.control.events",
+    },
+    "turnout.proxy.worker": {
+        "aiohttp", "dns", "httpx", "prometheus_client", "pydantic", "rich", "ruamel", "sqlite3",
+        "typer", "turnout.config.settings", "turnout.control",
+    },
 }  # fmt: skip
 
 
@@ -225,6 +243,16 @@ def test_imports_follow_the_architecture() -> None:
     assert broken_rules(ROOT) == []
 
 
+@pytest.mark.parametrize("module", NEVER_LOADED)
+def test_a_process_loads_nothing_that_it_does_not_need_to_begin(module: str) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert sorted(NEVER_LOADED[module] & set(done.stdout.split())) == []
+
+
 def test_every_file_that_is_said_to_be_pure_is_there_and_is_looked_at() -> None:
     looked_at = {path.relative_to(ROOT).as_posix() for _, path in files(ROOT)}
     assert sorted(PURE - looked_at) == []
@@ -324,7 +352,7 @@ def test_a_broken_import_is_found_and_named_with_its_remedy(
         ("control/decider.py", "from turnout.control.evidence import Sample"),
         ("turnout/supervisor.py", "import os\nfrom turnout.proxy.commands import Plan"),
         ("turnout/supervisor.py", "from turnout import crew"),
-        ("turnout/__main__.py", "from turnout.control.cli import main"),
+        ("turnout/__main__.py", "from turnout.control.entry import main"),
     ],
 )
 def test_an_import_that_follows_the_architecture_passes(

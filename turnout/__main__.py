@@ -1,6 +1,6 @@
 """`python -m turnout` is the command `turnout`."""
 
-from turnout.control.cli import main
+from turnout.control.entry import main
 
 if __name__ == "__main__":
     main()

@@ -63,12 +63,15 @@ from turnout.supervisor_socket import Reply, SupervisorSocket
 COMPILE_LIMIT_S: Final = 60.0
 READY_LIMIT_S: Final = 10.0
 """So long the line that says what is served waits for control; traffic does not wait."""
+WORKERS_FIRST_S: Final = 1.0
+"""So long control's first start waits for the workers to serve: it needs four times a worker's
+time to import what it needs, which traffic would wait for where all cores are in use."""
 RELOAD_LIMIT_S: Final = 10.0
 """After which a reload that changed nothing is over for systemd."""
 STOP_MARGIN_S: Final = 2.0
 """Beyond the plan's shutdown time, before a worker that has not ended is killed."""
 CONTROL_STOP_S: Final = 5.0
-POLL_S: Final = 0.02
+POLL_S: Final = 0.01
 READ_BYTES: Final = 65536
 
 
@@ -177,7 +180,7 @@ class Supervisor:
         """Start everything, and serve until told to stop and everything has ended."""
         self._write_down()
         self._crew.want(self._plan.workers)
-        self._start_control()
+        self._loop.after(WORKERS_FIRST_S, self._start_control)
         self._look_whether_serving(time.monotonic())
         while not self._stopping or self._crew.alive:
             self._loop.turn()
@@ -191,13 +194,14 @@ class Supervisor:
             self._directory.remove(name)
 
     def _look_whether_serving(self, begun_s: float) -> None:
-        """As soon as our workers serve, those of before may go."""
+        """As soon as our workers serve, those of before may go, and control may take its time."""
         if self._stopping:
             return
         if self._crew.serving < self._plan.workers:
             self._loop.after(POLL_S, lambda: self._look_whether_serving(begun_s))
             return
         self._crew.let_go_of_before()
+        self._start_control()
         self._say_when_ready(begun_s)
 
     def _say_when_ready(self, begun_s: float) -> None:

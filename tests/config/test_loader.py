@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from turnout.config import loader
+from turnout.config import loader, origin
 from turnout.config.document import SettingsError
 from turnout.config.model import (
     AccessLog,
@@ -548,15 +548,15 @@ def test_a_file_is_found_by_option_then_variable_then_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert loader.find_file(None, {}) is None
+    assert origin.find_file(None, {}) is None
     (tmp_path / "turnout.yaml").touch()
-    assert loader.find_file(None, {}) == Path("turnout.yaml")
-    assert loader.find_file(None, {"TURNOUT_CONFIG": "b.yaml"}) == Path("b.yaml")
-    assert loader.find_file("a.yaml", {"TURNOUT_CONFIG": "b.yaml"}) == Path("a.yaml")
+    assert origin.find_file(None, {}) == Path("turnout.yaml")
+    assert origin.find_file(None, {"TURNOUT_CONFIG": "b.yaml"}) == Path("b.yaml")
+    assert origin.find_file("a.yaml", {"TURNOUT_CONFIG": "b.yaml"}) == Path("a.yaml")
 
 
 def test_options_alone_make_a_configuration() -> None:
-    text = loader.inline(
+    text = origin.inline(
         [":8080"], ["127.0.0.1:9001"], ["127.0.0.1:9002", "unix:/g"],
         health_path="/up", control="127.0.0.1:9999", state="/tmp/s.db", runtime_dir="/run/t",
         workers=3,
@@ -577,7 +577,7 @@ def test_options_alone_make_a_configuration() -> None:
 
 
 def test_a_wrong_option_is_called_by_its_name() -> None:
-    text = loader.inline(["8080"], ["${HOME}"], ["green"])
+    text = origin.inline(["8080"], ["${HOME}"], ["green"])
     with pytest.raises(SettingsError) as raised:
         loader.load_text(text, environ={"HOME": "/root"})
     assert str(raised.value).split("\n") == [

@@ -75,6 +75,10 @@ class MemoryWorkers:
 
     # ------------------------------------------------------------ what the executor does
 
+    @property
+    def prepared(self) -> bool:
+        return self.prepare_gate is None and not self.prepare_error
+
     async def prepare(self, timeout_s: float) -> str:
         if self.prepare_gate is not None:
             await self.prepare_gate.wait()

@@ -150,6 +150,20 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 # ---------------------------------------------------------------- the way it should go
 
 
+async def test_a_switch_with_nothing_to_wait_for_waits_for_the_disk_once(bench: Bench) -> None:
+    commits_before_the_flip: list[str] = []
+
+    def trace(statement: str) -> None:
+        if statement == "COMMIT" and not bench.workers.history:
+            commits_before_the_flip.append(statement)
+
+    bench.store._database._connection.set_trace_callback(trace)
+    started = await bench.executor.start("shop", "green", CI)
+    assert started.state is State.SHIFTING
+    await bench.ended(started)
+    assert commits_before_the_flip == ["COMMIT"]
+
+
 async def test_an_atomic_switch_moves_everything_in_one_word(bench: Bench) -> None:
     started = await bench.executor.start("shop", "green", CI)
     assert started.id
