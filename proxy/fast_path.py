@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from turnout.proxy.exchange import State
 from turnout.proxy.head import IDEMPOTENT, NO_HEAD
 from turnout.proxy.plain_head import read_plain_answer, read_plain_request
+from turnout.proxy.response_head import has_date
 from turnout.proxy.routing import choose
 from turnout.proxy.scoreboard import TABLE_IN_FORCE, HealthWord
 
@@ -111,7 +112,7 @@ def end(connection: "UpstreamConnection", exchange: "Exchange", data: bytes) -> 
         return False
     status, size, kept = plain
     request_id = exchange.request_id
-    date = b"" if b"\r\nDate: " in kept else worker.date_line
+    date = b"" if b"\r\nDate:" in kept or has_date(kept) else worker.date_line
     down.transport.write(b"".join((kept, date, worker.via_line, request_id, data[end - 4 :])))
     connection.exchange = exchange.connection = None
     connection.has_answered = True

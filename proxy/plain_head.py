@@ -77,7 +77,6 @@ def full_head(plain: PlainRequest) -> RequestHead:
 _TAIL: Final = b"\r\n\r\n"
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t -~\x80-\xff]*\r\n")
 _NO_BODY: Final = frozenset((b"204", b"304"))
-_LENGTH: Final = b"\nContent-Length: "
 _KEEP_ALIVE: Final = b"\nConnection: keep-alive\r"
 
 # Every field that means something in an answer, but for the two above in the very form in
@@ -107,18 +106,17 @@ def read_plain_answer(data: bytes, end: int, fields_max: int) -> PlainAnswer | N
     line = _STATUS_LINE.match(data)
     if line is None or (end > 4 * fields_max > 0 and data.count(b"\r\n", 0, end) > fields_max + 2):
         return None
-    at = data.find(_LENGTH, 0, end)
+    size = len(data) - end
+    at = data.find(b"\nContent-Length: %d\r" % size, 0, end)
     if at < 0 or _UNUSUAL.search(data, line.end() - 1, end) is not None:
         return None
-    digits_at = at + 17
-    length = int(data[digits_at : data.find(b"\r", digits_at)])
     status = line[1]
-    if length != len(data) - end or status in _NO_BODY or data.find(_LENGTH, digits_at, end) > 0:
+    if status in _NO_BODY or data.rfind(b"\nContent-Length: ", 0, end) != at:
         return None
     at = data.find(_KEEP_ALIVE, 0, end)
     if at < 0:
         kept = data[: end - 2]
-    elif data.find(_KEEP_ALIVE, at + 1, end) < 0:
+    elif data.rfind(_KEEP_ALIVE, 0, end) == at:
         kept = data[: at + 1] + data[at + 25 : end - 2]
     else:
         return None
@@ -131,4 +129,4 @@ def read_plain_answer(data: bytes, end: int, fields_max: int) -> PlainAnswer | N
         _pending.clear()
         _answers.__init__(Listener(_pending))  # type: ignore[misc]
         return None
-    return int(status), length, kept
+    return int(status), size, kept

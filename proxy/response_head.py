@@ -332,7 +332,7 @@ def forward_response(
             tail = _CHUNKED_CLOSE if close else _CHUNKED_KEEP
     else:
         tail = _CLOSE if close or closes(head, 0) else _KEEP_10
-    if date and b"\r\nDate:" not in head.kept and _DATE.search(head.kept) is None:
+    if date and not has_date(head.kept):
         tail = b"\r\nDate: " + date + tail
     return b"".join(
         (
@@ -360,6 +360,11 @@ _CLOSE: Final = b"\r\nConnection: close\r\n\r\n"
 _CHUNKED_KEEP: Final = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CHUNKED_CLOSE: Final = b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 _DATE: Final = re.compile(rb"\n(?i:date):")
+
+
+def has_date(lines: bytes) -> bool:
+    """Whether a response's lines hold a Date, in any spelling."""
+    return b"\r\nDate:" in lines or _DATE.search(lines) is not None
 
 
 def forward_interim(head: ResponseHead, *, via: bytes) -> bytes:
