@@ -24,6 +24,7 @@ PlainAnswer = tuple[int, int, bytes]
 """Status, bytes of the body, what is passed on of the head."""
 
 _CONNECTION: Final = REQUEST_FIELDS.groupindex["connection"]
+_HOST: Final = REQUEST_FIELDS.groupindex["host"]
 
 _pending: list[bool] = []
 _requests = httptools.HttpRequestParser(Listener(_pending))
@@ -32,27 +33,29 @@ _answers = httptools.HttpResponseParser(Listener(_pending))
 
 def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
     """Read a whole head, blank line included, of a request that has no body, speaks HTTP/1.1,
-    names its host first and says nothing to a proxy but `Connection: keep-alive`; None for any
+    names a host that is known and says nothing to a proxy but `Connection: keep-alive`; None for any
     other, and for one that is not to be passed on. `fields_max` as for `parse_request`."""
     start = ORIGIN_FORM.match(head)
     if start is None or (len(head) > 4 * fields_max > 0 and head.count(b"\r\n") > fields_max + 2):
         return None
     method, path, minor, authority = start.groups()
-    host = hosts.get(authority)
-    if host is None or path is None or minor == b"0":
+    if path is None or minor == b"0":
         return None
+    kept = b""
     field = REQUEST_FIELDS.search(head, start.end() - 1)
-    if field is None:
-        kept = head[:-2]
-    else:
+    while field is not None:
         begin, end = field.span()
-        if (
-            field.lastindex != _CONNECTION
-            or field[_CONNECTION] != b"keep-alive"
-            or REQUEST_FIELDS.search(head, end) is not None
-        ):
+        kind = field.lastindex
+        if kind == _HOST and authority is None:
+            authority = field[_HOST]
+        elif kind == _CONNECTION and not kept and field[_CONNECTION] == b"keep-alive":
+            kept = head[: begin + 1] + head[end + 2 : -2]
+        else:
             return None
-        kept = head[: begin + 1] + head[end + 2 : -2]
+        field = REQUEST_FIELDS.search(head, end)
+    host = hosts.get(authority)
+    if host is None:
+        return None
     _pending.append(True)
     try:  # noqa: SIM105 - hot: suppress() takes 0.3 us
         _requests.feed_data(head)
@@ -63,7 +66,7 @@ def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
         _pending.clear()
         _requests.__init__(Listener(_pending))  # type: ignore[misc]
         return None
-    return method, path, host, authority, kept
+    return method, path, host, authority, kept or head[:-2]
 
 
 def full_head(plain: PlainRequest) -> RequestHead:

@@ -48,6 +48,7 @@ def _known_host() -> None:
         get(*BROWSER, b"Connection: keep-alive", b"Priority: u=0"),
         request(b"DELETE /a/b?c=d HTTP/1.1", b"host: shop.example", b"A: b"),
         request(b"OPTIONS / HTTP/1.1", b"Host:shop.example"),
+        request(b"GET / HTTP/1.1", b"A: b", b"Connection: keep-alive", b"Host: shop.example"),
     ],
 )
 def test_a_plain_request_is_read_as_the_full_reader_reads_it(head: bytes) -> None:
@@ -78,7 +79,8 @@ def test_a_plain_request_is_read_as_the_full_reader_reads_it(head: bytes) -> Non
         get(b"A: \x00"),
         get(b"A: b\rc"),
         request(b"GET / HTTP/1.0", b"Host: shop.example"),
-        request(b"GET / HTTP/1.1", b"A: b", b"Host: shop.example"),
+        request(b"GET / HTTP/1.1", b"A: b", b"Host: shop.example "),
+        request(b"GET / HTTP/1.1", b"A: b", b"Host: a", b"Host: shop.example"),
         request(b"GET / HTTP/1.1", b"Host: never-met.example"),
         request(b"GET / HTTP/1.1"),
         request(b"GET http://shop.example/ HTTP/1.1", b"Host: shop.example"),
