@@ -505,6 +505,9 @@ class Downstream(asyncio.Protocol):
         elif exchange is not None and exchange.state is not State.ENDED:
             if self.write_paused and self._client_reads():
                 return
+            if exchange.long_body is not None and exchange.long_body.client_reads():
+                exchange.response_moved(0)
+                return
             if self.eof and exchange.state is not State.TUNNEL:
                 exchange.client_gone()
                 self.transport.abort()

@@ -16,6 +16,7 @@ from turnout.proxy.balancer import pick_server
 from turnout.proxy.framing import BodyKind, Passing, Refused
 from turnout.proxy.head import RequestHead, ResponseHead, forward_interim, forward_response
 from turnout.proxy.hold import share
+from turnout.proxy.long_body import LONG_BYTES, LongBody
 from turnout.proxy.response_head import closes
 from turnout.proxy.retry import Answer, Attempt, Failure, decide
 from turnout.proxy.routing import choose, tried_out
@@ -69,6 +70,7 @@ class Exchange(Account):
         "connection",
         "epoch",
         "idempotent",
+        "long_body",
         "passing",
         "reused",
         "server",
@@ -100,6 +102,7 @@ class Exchange(Account):
         self.bytes_out = 0
         self.stash: list[bytes] = []
         self.passing = Passing.AS_IS
+        self.long_body: LongBody | None = None
 
     # ------------------------------------------------------------ the beginning
 
@@ -410,11 +413,26 @@ class Exchange(Account):
             via=self.worker.via,
             date=self.worker.date,
         )
+        connection = self.connection
+        assert connection is not None
+        if connection.bytes_left >= LONG_BYTES and self._goes_long(connection, out, data):
+            return
         self.bytes_out += len(data)
         down.write(out + data if data else out)
         self._answer_due()
         if self.unsent and not ended:
             self._send_unsent()
+
+    def _goes_long(self, connection: "UpstreamConnection", out: bytes, data: bytes) -> bool:
+        """Send a head and the first of a long body by pipe; False when that cannot be now.
+
+        The exchange may have ended when this returns, and the client's next one begun.
+        """
+        self._answer_due()
+        if self.unsent:
+            self._send_unsent()
+        self.long_body = LongBody(self, connection)
+        return self.long_body.pass_on(out + data, head_bytes=len(out))
 
     def _answer_due(self) -> None:
         """More of the answer is due. Event streams and tunnels may be silent for longer."""
@@ -424,8 +442,16 @@ class Exchange(Account):
 
     def response_data(self, data: bytes) -> None:
         """Pass on a piece of the body, framed as the client is to get it."""
+        long_body = self.long_body
+        if long_body is not None and long_body.pass_on(data, head_bytes=0):
+            return
         self.bytes_out += len(data)
         self.down.write(data)
+        self._answer_due()
+
+    def response_moved(self, size_bytes: int) -> None:
+        """So much of the body has gone to the client without having been seen."""
+        self.bytes_out += size_bytes
         self._answer_due()
 
     def response_end(self) -> None:
@@ -610,6 +636,9 @@ class Exchange(Account):
         if pool is not None:
             pool.in_flight -= 1
         self.release()
+        long_body, self.long_body = self.long_body, None
+        if long_body is not None:
+            long_body.stop()
         self.state = State.ENDED
         self.stash = []
         self.unsent = []

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final, cast
 
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Passing, Refused, chunk
+from turnout.proxy.long_body import LONG_BYTES
 from turnout.proxy.response_head import parse_response
 from turnout.proxy.scoreboard import R_UPSTREAM_CONNECTIONS
 
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
     from turnout.proxy.tunnel import Tunnel
 
 READ_BYTES: Final = 65536
+READ_SHORT_BYTES: Final = 16 * 1024
+"""Read at once while a head is due or a long body is under way: what is longer need not be
+seen (`long_body.py`). Most answers fit."""
+READ_LONG_BYTES: Final = 256 * 1024
+"""Read at once of what has to be seen."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection to a server. `exchange` is None while it is idle in the pool."""
 
     __slots__ = (
@@ -30,7 +36,7 @@ class UpstreamConnection(asyncio.Protocol):
         "stalled",
         # for one exchange
         "body", "buffer", "decoder", "exchange", "interims", "keep", "method", "remaining",
-        "tunnel", "upgrade_asked",
+        "room", "tunnel", "upgrade_asked",
     )  # fmt: skip
 
     def __init__(self, pool: "ServerPool") -> None:
@@ -45,6 +51,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.tunnel: Tunnel | None = None
         self.body: BodyKind | None = None
         self.buffer = b""
+        self.room = pool.worker.read_short
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -62,6 +69,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.upgrade_asked = upgrade_asked
         self.body = None
         self.buffer = b""
+        self.room = self.pool.worker.read_short
         self.interims = 0
         self.keep = False
 
@@ -114,11 +122,24 @@ class UpstreamConnection(asyncio.Protocol):
             self.paused = False
             self.transport.resume_reading()
 
+    @property
+    def bytes_left(self) -> int:
+        """Of a body of known length that is under way: so much has not been read."""
+        return self.remaining if self.body is BodyKind.LENGTH else 0
+
     def has_input(self) -> bool:
         """Has anything come in that the loop has not read yet? One system call."""
         return self.pool.has_input(self)
 
     # ------------------------------------------------------------ from the transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next read goes. All connections read into the same: it is empty again when
+        `buffer_updated` returns."""
+        return self.room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self.room[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -183,6 +204,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.keep = head.keep_alive
         self.keep_alive_s = head.keep_alive_timeout_s
         if head.status == 101:
+            self.room = self.pool.worker.read_long
             exchange.tunnelled(head, data)
             return
         self.body = kind = head.body
@@ -196,6 +218,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
                 self.decoder = ChunkedDecoder(502, limits.trailer_bytes)
+            if kind is not BodyKind.LENGTH or self.remaining - len(data) < LONG_BYTES:
+                self.room = self.pool.worker.read_long
             out, ended = self._body(data) if data else (b"", False)
             if self.exchange is not exchange:
                 return  # refused in the body's first bytes

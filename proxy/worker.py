@@ -76,6 +76,8 @@ from turnout.proxy.scoreboard import (
     WorkerState,
 )
 from turnout.proxy.serving import Serving
+from turnout.proxy.splice import Pipes
+from turnout.proxy.upstream import READ_LONG_BYTES, READ_SHORT_BYTES
 
 TICK_S: Final = 0.05
 SWEEP_TICKS: Final = round(deadlines.SWEEP_S / TICK_S)
@@ -109,6 +111,9 @@ class Worker:
         self.connections: set[Downstream] = set()
         self.stalled: set[Downstream] = set()
         """Clients that do not take what is written to them."""
+        self.pipes = Pipes()
+        self.read_short = memoryview(bytearray(READ_SHORT_BYTES))
+        self.read_long = memoryview(bytearray(READ_LONG_BYTES))
         self.listeners: list[Listener] = []
         self.now_s = monotonic()
         self.draining = False
