@@ -228,7 +228,7 @@ class Limits(Section):
     pipes: Annotated[int, Count("1", "100000", Zero.NONE)] = knob(
         256,
         "Through which one worker passes long answers on without copying them. A client that "
-        "stalls holds one, with up to 256 KiB; what finds none free is copied.",
+        "stalls holds one, with up to 1 MiB; what finds none free is copied.",
     )
     services: Annotated[int, Count("1", "65000")] = knob(
         4096, "Services in the file. Shared memory is laid out for so many.", live=False

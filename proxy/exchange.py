@@ -415,7 +415,11 @@ class Exchange(Account):
         )
         connection = self.connection
         assert connection is not None
-        if connection.bytes_left >= LONG_BYTES and self._goes_long(connection, out, data):
+        if (
+            connection.bytes_left >= LONG_BYTES
+            and self.worker.table.limits.pipes
+            and self._goes_long(connection, out, data)
+        ):
             return
         self.bytes_out += len(data)
         down.write(out + data if data else out)

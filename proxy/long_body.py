@@ -5,13 +5,14 @@ need not be seen: the kernel moves them through a pipe (`splice.py`), exactly as
 left and never one more, as what stands behind them is not this answer's.
 
 The transports stay in charge of their connections. What comes in first with a turn of the loop
-is read as ever (at most `upstream.READ_SHORT_BYTES`) and put into the pipe; what else is there
+is read as ever, but little of it (`ShortReads`), and put into the pipe; what else is there
 follows it by splice, and all of it leaves for the client in one go. If the client does not take
 all, the server's transport is paused and the client's socket is watched, by a copy of its
 descriptor (uvloop lets nobody else watch a transport's own), until it takes more. End of file
 and errors of either are the transports' to find: here nothing is decided but how bytes move.
 """
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
     from turnout.proxy.upstream import UpstreamConnection
 
-LONG_BYTES: Final = 32 * 1024
-"""So much must be left of a body: for less, two more system calls cost more than a copy."""
-FIRST_BYTES_MAX: Final = 32 * 1024
-"""A head and what came with it, if that goes through the pipe as well."""
+LONG_BYTES: Final = 128 * 1024
+"""So much must be left of a body. For 64 KiB a copy costs less: one read, one write."""
+READ_BYTES: Final = 16 * 1024
+"""Read at once by a connection to a server whose last answer was long: what is longer need not
+be seen, and most heads and short answers fit."""
+FIRST_BYTES_MAX: Final = 48 * 1024
+"""What has been read is put into the pipe, if it is no longer than this: a head and a read. An
+empty pipe has room for it, whatever lies on its pages."""
 ROUND_BYTES: Final = 1024 * 1024
 """Moved in one callback; then the other connections have their turn."""
 
@@ -37,18 +42,52 @@ REFUSED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNO
 FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
+class ShortReads(asyncio.BufferedProtocol):
+    """What the transport of a server's connection reads into while long bodies come.
+
+    As an `asyncio.Protocol` it would be given a copy of all that is there, up to 256 KB, at the
+    beginning of each turn. This one has it read `READ_BYTES`; the rest waits for splice.
+    """
+
+    __slots__ = ("_connection", "_room")
+
+    def __init__(self, room: memoryview, connection: "UpstreamConnection") -> None:
+        """`room` may be shared by all: it is empty again when `buffer_updated` returns."""
+        self._room = room
+        self._connection = connection
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.data_received(self._room[:nbytes].tobytes())
+
+    def eof_received(self) -> bool:
+        return self._connection.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connection.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+
 class LongBody:
     """One response body under way through a pipe; made for it, and gone with it."""
 
     __slots__ = (
-        "_client", "_exchange", "_head_bytes", "_held_bytes", "_moved_bytes", "_pipe",
-        "_taken_bytes", "_up", "_watched",
+        "_client", "_exchange", "_head_bytes", "_held_bytes", "_limited", "_moved_bytes",
+        "_pipe", "_taken_bytes", "_up", "_watched",
     )  # fmt: skip
 
     def __init__(self, exchange: "Exchange", up: "UpstreamConnection") -> None:
         self._exchange = exchange
         self._up = up
         self._client: int = exchange.down.transport.get_extra_info("socket").fileno()
+        self._limited = False
         self._pipe: Pipe | None = None
         """Held while there is something in it, and in a callback."""
         self._held_bytes = 0
@@ -60,6 +99,7 @@ class LongBody:
         """Of these out of it again, at the last look."""
         self._watched = -1
         """A copy of the client's descriptor, from the first time that it had no room."""
+        up.read_short(True)
 
     # ------------------------------------------------------------ moving
 
@@ -70,15 +110,19 @@ class LongBody:
         False: not now; the caller writes `data` to the client's transport.
         """
         exchange, worker = self._exchange, self._exchange.worker
-        if (
-            not self._up.remaining  # the caller knows the end itself
-            or len(data) > FIRST_BYTES_MAX
-            or exchange.down.gone
-            or exchange.down.transport.get_write_buffer_size()
-        ):
+        transport = exchange.down.transport
+        if not self._up.remaining or transport.is_closing():
+            return False  # the caller knows this end itself
+        if len(data) > FIRST_BYTES_MAX or transport.get_write_buffer_size():
+            if not self._limited:
+                # What is written now is to have left before the next read: then that may go
+                # through the pipe, which it cannot with a copy before it.
+                self._limited = True
+                transport.set_write_buffer_limits(high=0)
             return False
         pipe = worker.pipes.take(worker.table.limits.pipes)
         if pipe is None:
+            self._give_up()
             return False
         self._pipe = pipe
         self._head_bytes = head_bytes
@@ -94,7 +138,7 @@ class LongBody:
             worker = self._exchange.worker
             pipe = self._pipe = worker.pipes.take(worker.table.limits.pipes)
             if pipe is None:
-                self._watch_server()
+                self._give_up()
                 return
         self._move(pipe)
 
@@ -200,14 +244,19 @@ class LongBody:
 
     # ------------------------------------------------------------ the end
 
+    def _give_up(self) -> None:
+        """The rest is copied."""
+        self._exchange.long_body = None
+        self.stop()
+        self._up.read_short(False)
+        self._up.resume()
+
     def _copy(self, pipe: Pipe) -> None:
         """Go on without a pipe: what is in it is written by the client's transport."""
         exchange, up = self._exchange, self._up
         data = os.read(pipe.read_end, self._held_bytes)
         self._held_bytes -= len(data)
-        exchange.long_body = None
-        self.stop()
-        up.resume()
+        self._give_up()
         exchange.response_moved(len(data) - self._head_bytes)
         exchange.down.write(data)
         if not up.remaining:
@@ -229,6 +278,11 @@ class LongBody:
     def stop(self) -> None:
         """The exchange is over or goes on without: what is in the pipe goes with it."""
         self._unwatch()
+        if self._limited:
+            self._limited = False
+            transport = self._exchange.down.transport
+            if not transport.is_closing():
+                transport.set_write_buffer_limits()
         pipe, self._pipe = self._pipe, None
         if pipe is None:
             return

@@ -20,23 +20,18 @@ if TYPE_CHECKING:
     from turnout.proxy.tunnel import Tunnel
 
 READ_BYTES: Final = 65536
-READ_SHORT_BYTES: Final = 16 * 1024
-"""Read at once while a head is due or a long body is under way: what is longer need not be
-seen (`long_body.py`). Most answers fit."""
-READ_LONG_BYTES: Final = 256 * 1024
-"""Read at once of what has to be seen."""
 
 
-class UpstreamConnection(asyncio.BufferedProtocol):
+class UpstreamConnection(asyncio.Protocol):
     """One connection to a server. `exchange` is None while it is idle in the pool."""
 
     __slots__ = (
         # for the connection's life
         "pool", "transport", "descriptor", "answers", "expires_s", "keep_alive_s", "lost", "paused",
-        "stalled",
+        "reads_short", "stalled",
         # for one exchange
         "body", "buffer", "decoder", "exchange", "interims", "keep", "method", "remaining",
-        "room", "tunnel", "upgrade_asked",
+        "tunnel", "upgrade_asked",
     )  # fmt: skip
 
     def __init__(self, pool: "ServerPool") -> None:
@@ -46,12 +41,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.keep_alive_s: float | None = None
         self.lost = False
         self.paused = False
+        self.reads_short = False
         self.stalled = False
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
         self.body: BodyKind | None = None
         self.buffer = b""
-        self.room = pool.worker.read_short
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -69,7 +64,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.upgrade_asked = upgrade_asked
         self.body = None
         self.buffer = b""
-        self.room = self.pool.worker.read_short
         self.interims = 0
         self.keep = False
 
@@ -122,6 +116,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.paused = False
             self.transport.resume_reading()
 
+    def read_short(self, short: bool) -> None:
+        """Read little at a time from now on, or all there is (`long_body.ShortReads`)."""
+        if short is not self.reads_short and not self.lost:
+            self.reads_short = short
+            transport = self.transport
+            transport.set_protocol(self.pool.worker.short_reads(self) if short else self)
+            if transport.is_reading():
+                # How to read is looked up when reading begins.
+                transport.pause_reading()
+                transport.resume_reading()
+
     @property
     def bytes_left(self) -> int:
         """Of a body of known length that is under way: so much has not been read."""
@@ -132,14 +137,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return self.pool.has_input(self)
 
     # ------------------------------------------------------------ from the transport
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next read goes. All connections read into the same: it is empty again when
-        `buffer_updated` returns."""
-        return self.room
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(self.room[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -204,7 +201,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.keep = head.keep_alive
         self.keep_alive_s = head.keep_alive_timeout_s
         if head.status == 101:
-            self.room = self.pool.worker.read_long
+            self.read_short(False)
             exchange.tunnelled(head, data)
             return
         self.body = kind = head.body
@@ -218,8 +215,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
                 self.decoder = ChunkedDecoder(502, limits.trailer_bytes)
-            if kind is not BodyKind.LENGTH or self.remaining - len(data) < LONG_BYTES:
-                self.room = self.pool.worker.read_long
+            if self.reads_short and self.bytes_left - len(data) < LONG_BYTES:
+                self.read_short(False)
             out, ended = self._body(data) if data else (b"", False)
             if self.exchange is not exchange:
                 return  # refused in the body's first bytes
