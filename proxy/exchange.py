@@ -114,10 +114,12 @@ class Exchange(Account):
         service: "ServiceState | None",
         started_us: int,
         refusal: replies.Reply | None,
+        body: bytes,
     ) -> None:
         """Count the request as accepted and send it on its way.
 
-        `request_head` is what the server is to get; with `refusal` it gets nothing.
+        `request_head` is what the server is to get; with `refusal` it gets nothing. `body` is
+        the request's, if that has come as a whole already.
         Everything up to the picked upstream's counter happens in this one callback: the old
         upstream of a flip is drained once every worker has turned its loop and its counters
         say so.
@@ -142,6 +144,11 @@ class Exchange(Account):
         self.unsent: list[bytes] = []
         self.replayable = True
         self.body_done = head.body is BodyKind.NONE
+        if body:
+            self.body_done = True
+            self.bytes_in = self.stash_bytes = len(body)
+            self.stash = [body]
+            self.replayable = len(body) <= self.worker.table.limits.replay_bytes
         self.idempotent = head.idempotent
         self.kind = ExchangeClass.PLAIN if self.body_done else ExchangeClass.UPLOAD
         self.wanted = -1
@@ -382,7 +389,7 @@ class Exchange(Account):
             self.down.write(forward_interim(head, via=self.worker.via))
         self._send_unsent()
 
-    def response_head(self, head: ResponseHead, data: bytes, *, ended: bool) -> None:
+    def response_head(self, head: ResponseHead, data: bytes | memoryview, *, ended: bool) -> None:
         """Pass the final head on, with `data`, the part of the body that came with it; `ended`
         if that is all of it."""
         down = self.down
@@ -422,12 +429,17 @@ class Exchange(Account):
         ):
             return
         self.bytes_out += len(data)
-        down.write(out + data if data else out)
+        if isinstance(data, memoryview):
+            down.write_apart(out, data)
+        else:
+            down.write(out + data if data else out)
         self._answer_due()
         if self.unsent and not ended:
             self._send_unsent()
 
-    def _goes_long(self, connection: "UpstreamConnection", out: bytes, data: bytes) -> bool:
+    def _goes_long(
+        self, connection: "UpstreamConnection", out: bytes, data: bytes | memoryview
+    ) -> bool:
         """Send a head and the first of a long body by pipe; False when that cannot be now.
 
         The exchange may have ended when this returns, and the client's next one begun.
@@ -436,7 +448,7 @@ class Exchange(Account):
         if self.unsent:
             self._send_unsent()
         self.long_body = LongBody(self, connection)
-        return self.long_body.pass_on(out + data, head_bytes=len(out))
+        return self.long_body.pass_on(data, out)
 
     def _answer_due(self) -> None:
         """More of the answer is due. Event streams and tunnels may be silent for longer."""
@@ -444,10 +456,10 @@ class Exchange(Account):
         quiet = self.kind >= ExchangeClass.SSE
         self.down.wait_for_answer(timeouts.tunnel_idle_s if quiet else timeouts.body_idle_s)
 
-    def response_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes | memoryview) -> None:
         """Pass on a piece of the body, framed as the client is to get it."""
         long_body = self.long_body
-        if long_body is not None and long_body.pass_on(data, head_bytes=0):
+        if long_body is not None and long_body.pass_on(data):
             return
         self.bytes_out += len(data)
         self.down.write(data)

@@ -103,17 +103,17 @@ class LongBody:
 
     # ------------------------------------------------------------ moving
 
-    def pass_on(self, data: bytes, *, head_bytes: int) -> bool:
-        """Send `data`, which begins with `head_bytes` of the answer's head, and what more of the
-        body the server's socket holds; when that is all of it the exchange ends.
+    def pass_on(self, data: bytes | memoryview, head: bytes = b"") -> bool:
+        """Send the answer's `head`, `data`, the next of its body, and what more of that the
+        server's socket holds; when that is all of it the exchange ends.
 
-        False: not now; the caller writes `data` to the client's transport.
+        False: not now; the caller writes both to the client's transport.
         """
         exchange, worker = self._exchange, self._exchange.worker
         transport = exchange.down.transport
         if not self._up.remaining or transport.is_closing():
             return False  # the caller knows this end itself
-        if len(data) > FIRST_BYTES_MAX or transport.get_write_buffer_size():
+        if len(head) + len(data) > FIRST_BYTES_MAX or transport.get_write_buffer_size():
             if not self._limited:
                 # What is written now is to have left before the next read: then that may go
                 # through the pipe, which it cannot with a copy before it.
@@ -125,9 +125,9 @@ class LongBody:
             self._give_up()
             return False
         self._pipe = pipe
-        self._head_bytes = head_bytes
-        self._held_bytes = os.write(pipe.write_end, data)
-        assert self._held_bytes == len(data), "an empty pipe has room for it"
+        self._head_bytes = len(head)
+        self._held_bytes = os.writev(pipe.write_end, (head, data))
+        assert self._held_bytes == len(head) + len(data), "an empty pipe has room for it"
         self._move(pipe)
         return True
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from turnout.proxy.tunnel import Tunnel
 
 READ_BYTES: Final = 65536
+WRITE_APART_BYTES: Final = 16 * 1024
+"""What comes of a body with its head is not copied to be joined to it, from this length on."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -188,9 +190,9 @@ class UpstreamConnection(asyncio.Protocol):
             except Refused as refused:
                 exchange.bad_response(refused)
                 return
-            data = data[end:]
             if head.status >= 200 or head.status == 101:
                 break
+            data = data[end:]
             self.interims += 1
             if 0 < limits.interim_answers < self.interims:
                 exchange.bad_response(Refused(502, "interim_flood", "Too many 1xx answers."))
@@ -200,13 +202,18 @@ class UpstreamConnection(asyncio.Protocol):
                 return
         self.keep = head.keep_alive
         self.keep_alive_s = head.keep_alive_timeout_s
+        rest: bytes | memoryview
+        if head.body is BodyKind.LENGTH and len(data) - end >= WRITE_APART_BYTES:
+            rest = memoryview(data)[end:]
+        else:
+            rest = data[end:]
         if head.status == 101:
             self.read_short(False)
-            exchange.tunnelled(head, data)
+            exchange.tunnelled(head, bytes(rest))
             return
         self.body = kind = head.body
         if kind is BodyKind.NONE:
-            if data:
+            if rest:
                 self.keep = False
             exchange.response_head(head, b"", ended=True)
             ended = True
@@ -215,17 +222,18 @@ class UpstreamConnection(asyncio.Protocol):
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
                 self.decoder = ChunkedDecoder(502, limits.trailer_bytes)
-            if self.reads_short and self.bytes_left - len(data) < LONG_BYTES:
+            if self.reads_short and self.bytes_left - len(rest) < LONG_BYTES:
                 self.read_short(False)
-            out, ended = self._body(data) if data else (b"", False)
+            out, ended = self._body(rest) if rest else (b"", False)
             if self.exchange is not exchange:
                 return  # refused in the body's first bytes
             exchange.response_head(head, out, ended=ended)
         if ended and self.exchange is exchange:
             exchange.response_end()
 
-    def _body(self, data: bytes) -> tuple[bytes, bool]:
-        """Return (what the client gets for `data`, whether the body has ended)."""
+    def _body(self, data: bytes | memoryview) -> tuple[bytes | memoryview, bool]:
+        """Return (what the client gets for `data`, whether the body has ended). A view is of a
+        body of known length."""
         kind = self.body
         if kind is BodyKind.LENGTH:
             self.remaining -= len(data)
@@ -237,7 +245,7 @@ class UpstreamConnection(asyncio.Protocol):
                 data = data[: self.remaining]
             return data, True
         exchange = self.exchange
-        assert exchange is not None
+        assert exchange is not None and isinstance(data, bytes)
         how = exchange.passing
         if kind is BodyKind.UNTIL_CLOSE:
             return (chunk(data) if how is Passing.CHUNK else data), False
