@@ -364,6 +364,8 @@ class Limits:
     """Of a request's body kept for a retry."""
     pipeline_bytes: int
     """Read ahead of the request under way."""
+    pipes: int
+    """Of one worker at a time, for long bodies."""
     services: int
     servers: int
     """Of one upstream."""

@@ -225,6 +225,11 @@ class Limits(Section):
         "Read of a connection while an earlier request of it is under way; the rest waits in "
         "the client's socket.",
     )
+    pipes: Annotated[int, Count("1", "100000", Zero.NONE)] = knob(
+        256,
+        "Through which one worker passes long answers on without copying them. A client that "
+        "stalls holds one, with up to 1 MiB; what finds none free is copied.",
+    )
     services: Annotated[int, Count("1", "65000")] = knob(
         4096, "Services in the file. Shared memory is laid out for so many.", live=False
     )
@@ -403,6 +408,7 @@ class Settings(Section):
             connections=limits.connections,
             replay_bytes=limits.replay_bytes,
             pipeline_bytes=limits.pipeline_bytes,
+            pipes=limits.pipes,
             services=limits.services,
             servers=limits.servers,
             in_flight_named=limits.in_flight_named,

@@ -61,6 +61,8 @@ class TableLimits:
     replay_bytes: int = 64 * 1024
     pipeline_bytes: int = 64 * 1024
     """Read ahead of the request under way."""
+    pipes: int = 256
+    """Of one worker at a time, for long bodies; 0 is none: all are copied."""
     log_bytes: int = 1024 * 1024
     """Of access-log lines that a worker keeps while control is away. Never 0."""
 

@@ -269,6 +269,7 @@ def _table(
             connections=limits.connections,
             replay_bytes=limits.replay_bytes,
             pipeline_bytes=limits.pipeline_bytes,
+            pipes=limits.pipes,
             log_bytes=configuration.access_log.worker_buffer_bytes,
         ),
         pool=TablePool(

@@ -15,6 +15,7 @@ A connection arrives, and a request with it:
    `fast_path`: the same for the commonest exchange, in two callbacks.
 5. `upstream`: a server's connection writes the request and finds the response.
    `response_head` reads and rewrites its head; `tunnel` pumps bytes after a 101.
+   `long_body`: the rest of a long answer goes past us, through a pipe (`splice`).
 6. `replies`: what Turnout answers itself. `accesslog`: the line of an exchange that ended.
 
 Beside it: `deadlines` (all timeouts, swept in bulk) and `drain` (what is under way, what is

@@ -5,7 +5,9 @@ the buffer, and beyond a limit in the client's own socket.
 """
 
 import asyncio
+import contextlib
 import math
+import os
 import socket
 import struct
 from time import monotonic_ns
@@ -286,18 +288,34 @@ class Downstream(asyncio.Protocol):
         )
         kind = head.body
         refuse = None
+        whole = b""
+        length = head.content_length
         if kind is not _NONE:
             limit = worker.table.limits.body_bytes
-            self.body = kind
-            self.remaining = head.content_length
-            if kind is BodyKind.CHUNKED:
-                self.decoder = ChunkedDecoder(400, worker.table.limits.trailer_bytes)
-            elif limit and head.content_length > limit:
-                refuse = replies.BODY_TOO_LARGE
-        exchange.begin(head, out, request_id, service, started_us, refuse)
+            if (
+                kind is BodyKind.LENGTH
+                and length <= len(self.buffer)
+                and length <= (limit or length)
+            ):
+                # Hot: a body that has come with its head goes on with it, in one write.
+                whole = self.buffer[:length]
+                self.buffer = self.buffer[length:]
+            else:
+                refuse = self._body_begins(kind, length, limit)
+        exchange.begin(head, out, request_id, service, started_us, refuse, whole)
         if self.body is not None and self.buffer and not self.lingering:
             data, self.buffer = self.buffer, b""
             self._body(data)
+
+    def _body_begins(self, kind: BodyKind, length: int, limit: int) -> replies.Reply | None:
+        """What comes now is a body; the answer to one that is longer than `limit` bytes."""
+        self.body = kind
+        self.remaining = length
+        if kind is BodyKind.CHUNKED:
+            self.decoder = ChunkedDecoder(400, self.worker.table.limits.trailer_bytes)
+        elif limit and length > limit:
+            return replies.BODY_TOO_LARGE
+        return None
 
     def _look_at_peer(self) -> None:
         """Who is it, and may it say where a request came from? Asked once for each table."""
@@ -359,11 +377,26 @@ class Downstream(asyncio.Protocol):
 
     # ------------------------------------------------------------ for the exchange
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
+        """Write; a view is of bytes that nobody changes."""
         self.transport.write(data)
         if self.write_paused and not self.transport.get_write_buffer_size():
             # uvloop pauses before it tries, and does not resume what went out at once.
             self.resume_writing()
+
+    def write_apart(self, head: bytes, data: bytes | memoryview) -> None:
+        """Write both in one system call, without a copy that joins them."""
+        transport = self.transport
+        sent = 0
+        if not transport.get_write_buffer_size() and not transport.is_closing():
+            # An error is the transport's, which meets it again at once.
+            with contextlib.suppress(OSError):
+                sent = os.writev(transport.get_extra_info("socket").fileno(), (head, data))
+        if sent < len(head):
+            self.write(head[sent:])
+            self.write(data)
+        elif sent < len(head) + len(data):
+            self.write(data[sent - len(head) :])
 
     def write_eof(self) -> None:
         if not self.gone and self.transport.can_write_eof():
@@ -531,6 +564,9 @@ class Downstream(asyncio.Protocol):
             self.transport.abort()
         elif exchange is not None and exchange.state is not State.ENDED:
             if self.write_paused and self._client_reads():
+                return
+            if exchange.long_body is not None and exchange.long_body.client_reads():
+                exchange.response_moved(0)
                 return
             if self.eof and exchange.state is not State.TUNNEL:
                 exchange.client_gone()

@@ -24,6 +24,7 @@ from turnout.proxy.head import (
     forward_response,
 )
 from turnout.proxy.hold import share
+from turnout.proxy.long_body import LONG_BYTES, LongBody
 from turnout.proxy.plain_head import PlainRequest, full_head
 from turnout.proxy.response_head import closes
 from turnout.proxy.retry import Answer, Attempt, Failure, decide
@@ -101,6 +102,7 @@ class Exchange(Account):
         "connection",
         "epoch",
         "idempotent",
+        "long_body",
         "passing",
         "plain",
         "reused",
@@ -155,6 +157,7 @@ class Exchange(Account):
         self.stash: Pieces = _NOTHING
         self.stash_bytes = 0
         self.unsent: Pieces = _NOTHING
+        self.long_body: LongBody | None = None
 
     @property
     def head(self) -> RequestHead:
@@ -174,10 +177,12 @@ class Exchange(Account):
         service: "ServiceState | None",
         started_us: int,
         refusal: replies.Reply | None,
+        body: bytes,
     ) -> None:
         """Count the request as accepted and send it on its way.
 
-        `request_head` is what the server is to get; with `refusal` it gets nothing.
+        `request_head` is what the server is to get; with `refusal` it gets nothing. `body` is
+        the request's, if that has come as a whole already.
         Everything up to the picked upstream's counter happens in this one callback: the old
         upstream of a flip is drained once every worker has turned its loop and its counters
         say so.
@@ -187,7 +192,11 @@ class Exchange(Account):
         self.request_id = request_id
         self.service = service
         self.started_us = started_us
-        if head.body is not _NO_BODY:
+        if body:
+            self.bytes_in = self.stash_bytes = len(body)
+            self.stash = [body]
+            self.replayable = len(body) <= self.worker.table.limits.replay_bytes
+        elif head.body is not _NO_BODY:
             self.body_done = False
             self.kind = _UPLOAD
         self.idempotent = head.method in IDEMPOTENT
@@ -439,7 +448,7 @@ class Exchange(Account):
             self.down.write(forward_interim(head, via=self.worker.via))
         self._send_unsent()
 
-    def response_head(self, head: ResponseHead, data: bytes, *, ended: bool) -> None:
+    def response_head(self, head: ResponseHead, data: bytes | memoryview, *, ended: bool) -> None:
         """Pass the final head on, with `data`, the part of the body that came with it; `ended`
         if that is all of it."""
         down = self.down
@@ -462,21 +471,42 @@ class Exchange(Account):
         self.breaks_by_reset = closes(head, self.head.version_minor)
         if head.is_event_stream:
             self.become(ExchangeClass.SSE)
-        self.bytes_out += len(data)
-        down.write(
-            forward_response(
-                head,
-                self.head.version_minor,
-                close,
-                self.request_id,
-                self.worker.via,
-                self.worker.date,
-                data,
-            )
+        connection = self.connection
+        assert connection is not None
+        is_long = connection.bytes_left >= LONG_BYTES
+        joined = not is_long and isinstance(data, bytes)
+        out = forward_response(
+            head,
+            self.head.version_minor,
+            close,
+            self.request_id,
+            self.worker.via,
+            self.worker.date,
+            bytes(data) if joined else b"",
         )
+        if is_long and self.worker.table.limits.pipes and self._goes_long(connection, out, data):
+            return
+        self.bytes_out += len(data)
+        if joined:
+            down.write(out)
+        else:
+            down.write_apart(out, data)
         self._answer_due()
         if self.unsent and not ended:
             self._send_unsent()
+
+    def _goes_long(
+        self, connection: "UpstreamConnection", out: bytes, data: bytes | memoryview
+    ) -> bool:
+        """Send a head and the first of a long body by pipe; False when that cannot be now.
+
+        The exchange may have ended when this returns, and the client's next one begun.
+        """
+        self._answer_due()
+        if self.unsent:
+            self._send_unsent()
+        self.long_body = LongBody(self, connection)
+        return self.long_body.pass_on(data, out)
 
     def _answer_due(self) -> None:
         """More of the answer is due. Event streams and tunnels may be silent for longer."""
@@ -484,10 +514,18 @@ class Exchange(Account):
         quiet = self.kind >= ExchangeClass.SSE
         self.down.wait_for_answer(timeouts.tunnel_idle_s if quiet else timeouts.body_idle_s)
 
-    def response_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes | memoryview) -> None:
         """Pass on a piece of the body, framed as the client is to get it."""
+        long_body = self.long_body
+        if long_body is not None and long_body.pass_on(data):
+            return
         self.bytes_out += len(data)
         self.down.write(data)
+        self._answer_due()
+
+    def response_moved(self, size_bytes: int) -> None:
+        """So much of the body has gone to the client without having been seen."""
+        self.bytes_out += size_bytes
         self._answer_due()
 
     def response_end(self) -> None:
@@ -664,6 +702,9 @@ class Exchange(Account):
         if pool is not None:
             pool.in_flight -= 1
         self.release()
+        long_body, self.long_body = self.long_body, None
+        if long_body is not None:
+            long_body.stop()
         self.state = _ENDED
         if worker.access_log is not None:
             worker.access_log.add(self, outcome, now_us)

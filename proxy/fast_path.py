@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
     from turnout.proxy.upstream import UpstreamConnection
 
+WRITE_APART_BYTES: Final = 16 * 1024
+"""What comes of a body with its head is not copied to be joined to it, from this length on."""
+
 _UNHEALTHY: Final = HealthWord.UNHEALTHY
 _ASKED: Final = State.ASKED
 _ENDED: Final = State.ENDED
@@ -113,7 +116,11 @@ def end(connection: "UpstreamConnection", exchange: "Exchange", data: bytes) -> 
     status, size, kept = plain
     request_id = exchange.request_id
     date = b"" if b"\r\nDate:" in kept or has_date(kept) else worker.date_line
-    down.transport.write(b"".join((kept, date, worker.via_line, request_id, data[end - 4 :])))
+    if size < WRITE_APART_BYTES:
+        down.transport.write(b"".join((kept, date, worker.via_line, request_id, data[end - 4 :])))
+    else:
+        lines = b"".join((kept, date, worker.via_line, request_id))
+        down.write_apart(lines, memoryview(data)[end - 4 :])
     connection.exchange = exchange.connection = None
     connection.has_answered = True
     transport = connection.transport

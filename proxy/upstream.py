@@ -10,7 +10,9 @@ import os
 from typing import TYPE_CHECKING, Final, cast
 
 from turnout.proxy import fast_path
+from turnout.proxy.fast_path import WRITE_APART_BYTES
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Passing, Refused, chunk
+from turnout.proxy.long_body import LONG_BYTES
 from turnout.proxy.response_head import parse_response
 from turnout.proxy.scoreboard import R_UPSTREAM_CONNECTIONS
 
@@ -33,7 +35,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         # for the connection's life
         "pool", "transport", "descriptor", "expires_s", "has_answered", "keep_alive_s", "lost",
-        "paused", "stalled",
+        "paused", "reads_short", "stalled",
         # for one exchange
         "body", "buffer", "decoder", "exchange", "interims", "keep", "remaining", "tunnel",
     )  # fmt: skip
@@ -45,6 +47,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.keep_alive_s: float | None = None
         self.lost = False
         self.paused = False
+        self.reads_short = False
         self.stalled = False
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
@@ -118,6 +121,22 @@ class UpstreamConnection(asyncio.Protocol):
             self.paused = False
             self.transport.resume_reading()
 
+    def read_short(self, short: bool) -> None:
+        """Read little at a time from now on, or all there is (`long_body.ShortReads`)."""
+        if short is not self.reads_short and not self.lost:
+            self.reads_short = short
+            transport = self.transport
+            transport.set_protocol(self.pool.worker.short_reads(self) if short else self)
+            if transport.is_reading():
+                # How to read is looked up when reading begins.
+                transport.pause_reading()
+                transport.resume_reading()
+
+    @property
+    def bytes_left(self) -> int:
+        """Of a body of known length that is under way: so much has not been read."""
+        return self.remaining if self.body is BodyKind.LENGTH else 0
+
     def has_input(self) -> bool:
         """Has anything come in that the loop has not read yet? One system call."""
         return self.pool.has_input(self)
@@ -164,9 +183,9 @@ class UpstreamConnection(asyncio.Protocol):
             except Refused as refused:
                 exchange.bad_response(refused)
                 return
-            data = data[end:]
             if not head.is_interim:
                 break
+            data = data[end:]
             self.interims += 1
             if 0 < worker.table.limits.interim_answers < self.interims:
                 exchange.bad_response(Refused(502, "interim_flood", "Too many 1xx answers."))
@@ -176,12 +195,18 @@ class UpstreamConnection(asyncio.Protocol):
                 return
         self.keep = head.keep_alive
         self.keep_alive_s = head.keep_alive_timeout_s
+        rest: bytes | memoryview
+        if head.body is BodyKind.LENGTH and len(data) - end >= WRITE_APART_BYTES:
+            rest = memoryview(data)[end:]
+        else:
+            rest = data[end:]
         if head.status == 101:
-            exchange.tunnelled(head, data)
+            self.read_short(False)
+            exchange.tunnelled(head, bytes(rest))
             return
         self.body = kind = head.body
         if kind is _NONE:
-            if data:
+            if rest:
                 self.keep = False
             exchange.response_head(head, b"", ended=True)
             ended = True
@@ -190,7 +215,9 @@ class UpstreamConnection(asyncio.Protocol):
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
                 self.decoder = ChunkedDecoder(502, worker.table.limits.trailer_bytes)
-            out, ended = self._body(data) if data else (b"", False)
+            if self.reads_short and self.bytes_left - len(rest) < LONG_BYTES:
+                self.read_short(False)
+            out, ended = self._body(rest) if rest else (b"", False)
             if self.exchange is not exchange:
                 return  # refused in the body's first bytes
             exchange.response_head(head, out, ended=ended)
@@ -206,8 +233,9 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self.buffer = data
 
-    def _body(self, data: bytes) -> tuple[bytes, bool]:
-        """Return (what the client gets for `data`, whether the body has ended)."""
+    def _body(self, data: bytes | memoryview) -> tuple[bytes | memoryview, bool]:
+        """Return (what the client gets for `data`, whether the body has ended). A view is of a
+        body of known length."""
         kind = self.body
         if kind is _LENGTH:
             self.remaining -= len(data)
@@ -219,7 +247,7 @@ class UpstreamConnection(asyncio.Protocol):
                 data = data[: self.remaining]
             return data, True
         exchange = self.exchange
-        assert exchange is not None
+        assert exchange is not None and isinstance(data, bytes)
         how = exchange.passing
         if kind is BodyKind.UNTIL_CLOSE:
             return (chunk(data) if how is Passing.CHUNK else data), False

@@ -50,6 +50,7 @@ from turnout.proxy.commands import decode as decode_message
 from turnout.proxy.downstream import Downstream
 from turnout.proxy.exchange import Exchange
 from turnout.proxy.listener import Listener, to_serve
+from turnout.proxy.long_body import READ_BYTES, ShortReads
 from turnout.proxy.scoreboard import (
     C_LOG_LINES_DROPPED,
     C_UNEXPECTED_ERRORS,
@@ -76,6 +77,7 @@ from turnout.proxy.scoreboard import (
     WorkerState,
 )
 from turnout.proxy.serving import Serving
+from turnout.proxy.splice import Pipes
 
 TICK_S: Final = 0.05
 SWEEP_TICKS: Final = round(deadlines.SWEEP_S / TICK_S)
@@ -112,6 +114,8 @@ class Worker:
         self.connections: set[Downstream] = set()
         self.stalled: set[Downstream] = set()
         """Clients that do not take what is written to them."""
+        self.pipes = Pipes()
+        self.short_reads = partial(ShortReads, memoryview(bytearray(READ_BYTES)))
         self.listeners: list[Listener] = []
         self.now_s = monotonic()
         self.draining = False

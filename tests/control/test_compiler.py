@@ -93,7 +93,7 @@ def test_every_limit_of_the_table_has_a_knob() -> None:
         limits={
             "header_bytes": "1KiB", "response_header_bytes": "1KiB", "headers": 10,
             "interim_answers": 1, "trailer_bytes": "64B", "body_bytes": "1B", "connections": 1,
-            "replay_bytes": "1B", "pipeline_bytes": "1KiB", "server_connections": 1,
+            "replay_bytes": "1B", "pipeline_bytes": "1KiB", "pipes": 1, "server_connections": 1,
         },
         pool={"idle": 1, "idle_timeout": "1s", "reuse": "safe"},
         log={"access": {"format": "text", "worker_buffer": "4KiB"}},
