@@ -59,7 +59,7 @@ class AccessLog:
             self._stamp,
             int((at_s - second) * 1000),
             _quote(exchange.request_id.decode("latin-1")),
-            (exchange.down.peer or b"").decode("latin-1"),
+            exchange.down.hop.peer.decode("latin-1"),
             head.method.decode("latin-1"),
             _quote(head.host.decode("latin-1")),
             _quote(head.path.decode("latin-1")),

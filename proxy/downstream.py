@@ -10,6 +10,7 @@ import math
 import os
 import socket
 import struct
+from dataclasses import replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final, cast
 
@@ -55,7 +56,7 @@ class Downstream(asyncio.Protocol):
         # for the connection's life
         "deadline_s", "exchange", "gone", "health_path", "hop",
         "hop_table",
-        "lingering", "paused", "has_asked", "peer", "quiet_since_s", "transport", "tunnel", "worker",
+        "lingering", "paused", "has_asked", "quiet_since_s", "transport", "tunnel", "worker",
         "write_paused", "written_left", "linger_until_s",
         # for one exchange
         "ready",
@@ -76,7 +77,6 @@ class Downstream(asyncio.Protocol):
         self.write_paused = False
         self.written_left = 0
         self.linger_until_s = 0.0
-        self.peer: bytes | None = None
         self.hop_table = -1
         self.ready = True
         self.body: BodyKind | None = None
@@ -269,8 +269,11 @@ class Downstream(asyncio.Protocol):
         if exchange is None:
             exchange = self.exchange = Exchange(self)
         if self.hop_table != worker.table_number:
-            self._look_at_peer()
+            self.look_at_peer()
         hop = self.hop
+        if not head.authority:
+            local = _own_name(self.transport.get_extra_info("sockname"))
+            hop = replace(hop, local=local)
         request_id = (head.request_id if hop.trusted else None) or worker.request_id()
         if self.health_path and head.path == self.health_path:
             ready = not worker.draining
@@ -317,19 +320,21 @@ class Downstream(asyncio.Protocol):
             return replies.BODY_TOO_LARGE
         return None
 
-    def _look_at_peer(self) -> None:
+    def look_at_peer(self) -> None:
         """Who is it, and may it say where a request came from? Asked once for each table."""
         worker = self.worker
         name = self.transport.get_extra_info("peername")
         host = name[0] if isinstance(name, tuple) and name else ""
-        self.peer = host.encode() or b"unknown"
-        self.hop = make_hop(
-            peer=self.peer,
-            scheme=b"http",
-            via=worker.via,
-            trusted=worker.trusts(host),
-            local=_own_name(self.transport.get_extra_info("sockname")),
-        )
+        hop = worker.hops.get(host)
+        if hop is None:
+            hop = make_hop(
+                peer=host.encode() or b"unknown",
+                scheme=b"http",
+                via=worker.via,
+                trusted=worker.trusts(host),
+            )
+            worker.remember_hop(host, hop)
+        self.hop = hop
         self.hop_table = worker.table_number
 
     # ------------------------------------------------------------ the request's body
@@ -538,6 +543,14 @@ class Downstream(asyncio.Protocol):
         soon_s = self.worker.now_s + linger_s if linger_s else math.inf
         # Infinity never passes, as 0 does not.
         self.deadline_s = min(soon_s, self.linger_until_s)
+
+    def close_as_asked(self) -> None:
+        """Close behind an answer whose request said that it would be the last. Nothing more
+        comes, so nothing is to be read away; if the client has not got it all yet, politely."""
+        if self.transport.get_write_buffer_size():
+            self._close_politely()
+        else:
+            self.transport.close()
 
     def close_idle(self) -> None:
         """The worker is leaving and this connection has nothing under way."""

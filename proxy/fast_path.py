@@ -14,7 +14,7 @@ exchange takes nearly twice the instructions (docs/architecture.md, where the ti
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
-from turnout.proxy.exchange import State
+from turnout.proxy.exchange import Exchange, State
 from turnout.proxy.head import IDEMPOTENT, NO_HEAD
 from turnout.proxy.plain_head import read_plain_answer, read_plain_request
 from turnout.proxy.response_head import has_date
@@ -23,7 +23,6 @@ from turnout.proxy.scoreboard import TABLE_IN_FORCE, HealthWord
 
 if TYPE_CHECKING:
     from turnout.proxy.downstream import Downstream
-    from turnout.proxy.exchange import Exchange
     from turnout.proxy.upstream import UpstreamConnection
 
 WRITE_APART_BYTES: Final = 16 * 1024
@@ -39,17 +38,17 @@ def begin(down: "Downstream", data: bytes) -> bool:
     worker = down.worker
     exchange = down.exchange
     routing = worker.routing
-    if (
-        exchange is None
-        or routing[TABLE_IN_FORCE] != down.hop_table  # which is the worker's then, too
-        or down.health_path
-        or down.write_paused
-    ):
+    table_number = worker.table_number
+    if routing[TABLE_IN_FORCE] != table_number or down.health_path or down.write_paused:
         return False
+    if exchange is None:
+        exchange = down.exchange = Exchange(down)
+    if down.hop_table != table_number:
+        down.look_at_peer()
     plain = read_plain_request(data, worker.fields_max)
     if plain is None:
         return False
-    method, path, host, authority, kept = plain
+    method, path, host, authority, kept, _ = plain
     serving = worker.serving
     service = serving.only
     if service is None:
@@ -115,11 +114,13 @@ def end(connection: "UpstreamConnection", exchange: "Exchange", data: bytes) -> 
         return False
     status, size, kept = plain
     request_id = exchange.request_id
+    keep_alive = exchange.plain[5]  # type: ignore[index]  # `begin` has set it
+    via_line = worker.via_line if keep_alive else worker.via_close_line
     date = b"" if b"\r\nDate:" in kept or has_date(kept) else worker.date_line
     if size < WRITE_APART_BYTES:
-        down.transport.write(b"".join((kept, date, worker.via_line, request_id, data[end - 4 :])))
+        down.transport.write(b"".join((kept, date, via_line, request_id, data[end - 4 :])))
     else:
-        lines = b"".join((kept, date, worker.via_line, request_id))
+        lines = b"".join((kept, date, via_line, request_id))
         down.write_apart(lines, memoryview(data)[end - 4 :])
     connection.exchange = exchange.connection = None
     connection.has_answered = True
@@ -146,9 +147,13 @@ def end(connection: "UpstreamConnection", exchange: "Exchange", data: bytes) -> 
     exchange.plain = None
     exchange.request_head = b""
     exchange.pool = None
+    down.has_asked = True
     if down.eof or down.paused or down.buffer or down.gone or down.write_paused:
         exchange._head = NO_HEAD
+        down.close_after = not keep_alive
         down.exchange_ended()
+    elif not keep_alive:
+        down.close_as_asked()
     else:
         down.quiet_since_s = now_s = worker.now_s
         down.deadline_s = now_s + worker.keep_alive_s

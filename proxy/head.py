@@ -114,9 +114,9 @@ def field_pattern(name: bytes) -> re.Pattern[bytes]:
     return re.compile(rb"\n(?i:" + spelled + rb"):[ \t]*([^\r]*)\r")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hop:
-    """What this hop says of itself: the same for all requests of a client's connection."""
+    """What this hop says of itself: the same for all requests of a client."""
 
     peer: bytes
     """The client's address without port; an IPv6 one without brackets; `unknown` for none."""

@@ -18,12 +18,14 @@ from turnout.proxy.head import FIELDS as REQUEST_FIELDS
 from turnout.proxy.head import Listener, RequestHead
 from turnout.proxy.target import ORIGIN_FORM, hosts
 
-PlainRequest = tuple[bytes, bytes, bytes, bytes, bytes]
-"""Method, path without query, name to route by, Host as it is passed on, what else is."""
+PlainRequest = tuple[bytes, bytes, bytes, bytes, bytes, bool]
+"""Method, path without query, name to route by, Host as it is passed on, what else is; whether
+the connection is to go on."""
 PlainAnswer = tuple[int, int, bytes]
 """Status, bytes of the body, what is passed on of the head."""
 
 _CONNECTION: Final = REQUEST_FIELDS.groupindex["connection"]
+_ON_OR_NOT: Final = frozenset((b"keep-alive", b"close"))
 _HOST: Final = REQUEST_FIELDS.groupindex["host"]
 
 _pending: list[bool] = []
@@ -33,8 +35,8 @@ _answers = httptools.HttpResponseParser(Listener(_pending))
 
 def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
     """Read a whole head, blank line included, of a request that has no body, speaks HTTP/1.1,
-    names a host that is known and says nothing to a proxy but `Connection: keep-alive`; None for any
-    other, and for one that is not to be passed on. `fields_max` as for `parse_request`."""
+    names a host that is known and says nothing to a proxy but whether the connection is to go
+    on; None for any other, and for one that is not to be passed on. `fields_max` as for `parse_request`."""
     start = ORIGIN_FORM.match(head)
     if start is None or (len(head) > 4 * fields_max > 0 and head.count(b"\r\n") > fields_max + 2):
         return None
@@ -42,13 +44,15 @@ def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
     if path is None or minor == b"0":
         return None
     kept = b""
+    keep_alive = True
     field = REQUEST_FIELDS.search(head, start.end() - 1)
     while field is not None:
         begin, end = field.span()
         kind = field.lastindex
         if kind == _HOST and authority is None:
             authority = field[_HOST]
-        elif kind == _CONNECTION and not kept and field[_CONNECTION] == b"keep-alive":
+        elif kind == _CONNECTION and not kept and field[_CONNECTION] in _ON_OR_NOT:
+            keep_alive = field[_CONNECTION] != b"close"
             kept = head[: begin + 1] + head[end + 2 : -2]
         else:
             return None
@@ -61,19 +65,22 @@ def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
         _requests.feed_data(head)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         pass
-    if _pending:
-        # Not one whole message, says llhttp: the full reader knows what it is.
+    if _pending or not keep_alive:
+        # llhttp takes nothing behind a close. And what it says is not one whole message the
+        # full reader knows better.
+        refused = bool(_pending)
         _pending.clear()
         _requests.__init__(Listener(_pending))  # type: ignore[misc]
-        return None
-    return method, path, host, authority, kept or head[:-2]
+        if refused:
+            return None
+    return method, path, host, authority, kept or head[:-2], keep_alive
 
 
 def full_head(plain: PlainRequest) -> RequestHead:
     """Return what `parse_request` says of a head that was read as a plain one."""
-    method, path, host, authority, kept = plain
+    method, path, host, authority, kept, keep_alive = plain
     return RequestHead(
-        method, path, 1, host, authority, BodyKind.NONE, 0, True, None, None, kept, _TAIL
+        method, path, 1, host, authority, BodyKind.NONE, 0, keep_alive, None, None, kept, _TAIL
     )
 
 

@@ -49,6 +49,7 @@ from turnout.proxy.commands import (
 from turnout.proxy.commands import decode as decode_message
 from turnout.proxy.downstream import Downstream
 from turnout.proxy.exchange import Exchange
+from turnout.proxy.head import Hop
 from turnout.proxy.listener import Listener, to_serve
 from turnout.proxy.long_body import READ_BYTES, ShortReads
 from turnout.proxy.scoreboard import (
@@ -84,6 +85,8 @@ SWEEP_TICKS: Final = round(deadlines.SWEEP_S / TICK_S)
 SECOND_TICKS: Final = round(1.0 / TICK_S)
 HUNG_US: Final = 2_000_000
 """A sibling whose loop has not turned for this long gets help with its new connections."""
+HOPS_REMEMBERED: Final = 1024
+"""Clients by address; bounded, and only what is made again if it is forgotten."""
 DESCRIPTORS_MAX: Final = 253
 """That one message may carry (SCM_MAX_FD)."""
 
@@ -111,6 +114,10 @@ class Worker:
             for index in range(self.scoreboard.geometry.inflight - 1, -1, -1)
         ]
         """First words of the in-flight slots that nobody uses."""
+        self.connection_words = [
+            self.scoreboard.region(region) + R_CONNECTIONS
+            for region in range(self.scoreboard.geometry.regions)
+        ]
         self.connections: set[Downstream] = set()
         self.stalled: set[Downstream] = set()
         """Clients that do not take what is written to them."""
@@ -130,6 +137,7 @@ class Worker:
         self._missing = -1
         self._trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
         self._trusts_unix = False
+        self.hops: dict[str, Hop] = {}
         self.date = self.date_line = b""
         self.via = b"turnout"
         self.access_log: AccessLog | None = None
@@ -264,12 +272,11 @@ class Worker:
 
     def connection_limit_reached(self) -> bool:
         """Are more clients connected, over all workers, than the limit allows?"""
-        limit = self.table.limits.connections
-        scoreboard, words = self.scoreboard, self.words
+        words = self.words
         total = 0
-        for region in range(scoreboard.geometry.regions):
-            total += words[scoreboard.region(region) + R_CONNECTIONS]
-        return total > limit
+        for index in self.connection_words:
+            total += words[index]
+        return total > self.table.limits.connections
 
     # ------------------------------------------------------------ the table
 
@@ -295,10 +302,12 @@ class Worker:
         self._use(table)
         self.via = table.via.encode()
         self.via_line = b"Via: 1.1 %b\r\nX-Request-Id: " % self.via
+        self.via_close_line = b"Connection: close\r\n" + self.via_line
         self._trusts_unix = "unix" in table.trust_forwarded
         self._trusted = tuple(
             ipaddress.ip_network(network) for network in table.trust_forwarded if network != "unix"
         )
+        self.hops.clear()
         self._use_log(table)
         self.serving.adopt(table, self.scoreboard, self.region, self.number)
         words, base = self.words, self.region_base
@@ -314,6 +323,12 @@ class Worker:
         self.fields_max = table.limits.headers
         self.first_byte_s = table.timeouts.first_byte_s or math.inf
         self.keep_alive_s = table.timeouts.keep_alive_s or math.inf
+
+    def remember_hop(self, host: str, hop: Hop) -> None:
+        """Keep what is said of a peer for its next connection, until there is another table."""
+        if len(self.hops) >= HOPS_REMEMBERED:
+            self.hops.clear()
+        self.hops[host] = hop
 
     def trusts(self, host: str) -> bool:
         """May a peer at this address say where a request came from?"""
