@@ -47,12 +47,6 @@ if TYPE_CHECKING:
 
 NO_SLOT: Final = -1
 
-_PLAIN_MARKS: Final = {
-    method: pack_inflight(0, 0, ExchangeClass.PLAIN, index)
-    for method, index in METHOD_INDEX.items()
-}
-_OTHER_MARK: Final = pack_inflight(0, 0, ExchangeClass.PLAIN, OTHER_METHOD)
-"""The method as it stands in word 0 of the in-flight slot of a plain exchange."""
 _UPLOAD: Final = ExchangeClass.UPLOAD
 
 
@@ -81,24 +75,6 @@ class Account:
         else:
             self.inflight = NO_SLOT
         words[self._service_base() + S_ACCEPTED] += 1
-
-    def count_plain(
-        self, service: "ServiceState", upstream: "UpstreamState", method: bytes, path: bytes
-    ) -> None:
-        """`count_accepted` and `count_picked` of a plain exchange, in one: one mark for both."""
-        worker = self.worker
-        words = worker.words
-        self.service = service
-        self.upstream = upstream
-        free = worker.free_inflight
-        if free:
-            self.inflight = inflight = free.pop()
-            mark = upstream.mark | _PLAIN_MARKS.get(method, _OTHER_MARK)
-            write_inflight(worker.octets, inflight * WORD, mark, self.started_us, path)
-        else:
-            self.inflight = NO_SLOT
-        words[service.accepted] += 1
-        words[upstream.base] += 1  # U_PICKED
 
     def count_picked(self, upstream: "UpstreamState") -> None:
         """From now on the exchange is this upstream's."""

@@ -90,21 +90,24 @@ _NO_BODY: Final = frozenset((b"204", b"304"))
 _KEEP_ALIVE: Final = b"\nConnection: keep-alive\r"
 
 # Every field that means something in an answer, but for the two above in the very form in
-# which nearly every server writes them.
+# which nearly every server writes them. These, and types that are no event stream, are passed
+# over first (0.2 us).
 _UNUSUAL: Final = field_scan(
     b"""
     content-length content-type connection transfer-encoding upgrade x-request-id keep-alive
     proxy-connection
     """,
     rb"""
- (?!Content-Length:\ (?:0|[1-9][0-9]{0,17})\r|Connection:\ keep-alive\r)[Cc][Oo][Nn](?:
-   [Tt](?i:ent)-(?:[Ll](?i:ength)@|[Tt](?i:ype):[ \t]*(?i:text/event-stream)(?=[ \t;\r]))
-  |[Nn](?i:ection)@)
-|[Tt][Rr](?i:ansfer-encoding)@
-|[Uu][Pp](?i:grade)@
-|[Xx]-(?i:request-id)@
-|[Kk][Ee](?i:ep-alive)@
-|[Pp][Rr](?i:oxy-connection)@
+ (?!Content-(?:Length:\ (?:0|[1-9][0-9]{0,17})\r|Type:\ (?:[^tT]|text/[^eE]))
+   |Connection:\ keep-alive\r)
+ (?:[Cc][Oo][Nn](?:
+     [Tt](?i:ent)-(?:[Ll](?i:ength)@|[Tt](?i:ype):[ \t]*(?i:text/event-stream)(?=[ \t;\r]))
+    |[Nn](?i:ection)@)
+  |[Tt][Rr](?i:ansfer-encoding)@
+  |[Uu][Pp](?i:grade)@
+  |[Xx]-(?i:request-id)@
+  |[Kk][Ee](?i:ep-alive)@
+  |[Pp][Rr](?i:oxy-connection)@)
 """,
 )
 
