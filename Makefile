@@ -24,7 +24,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup test demo load check docs lock clean
+.PHONY: help setup test demo load bench bench-quick check docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ demo: $(RUNTIME)  ## two upstreams, a load, a switch, a receipt: in this termina
 
 load: $(DEV)  ## locust against the real processes while traffic is switched; three ledgers
 	$(BIN)/python -m loadtests $(ARGS)
+
+bench: $(RUNTIME)  ## Turnout beside other proxies, in turns; writes docs/benchmarks.json
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(RUNTIME)  ## Turnout against HAProxy alone, under two minutes
+	$(BIN)/python -m benchmarks --quick $(ARGS)
 
 check: $(DEV)  ## lint, format, types, architecture, unit tests
 	$(BIN)/ruff check .

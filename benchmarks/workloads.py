@@ -1,0 +1,202 @@
+"""Pure: what is measured, as data: the workloads, who takes part in each, and the bars."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from benchmarks.ratios import Bar, Measure, Separate
+
+
+class Drive(StrEnum):
+    """What loads the proxy, and what is measured meanwhile."""
+
+    SATURATE = "saturate"
+    """wrk, as much as goes."""
+    FIXED_RATE = "fixed rate"
+    """h2load at half of what the slowest of nginx, HAProxy and Turnout reached."""
+    WEBSOCKET = "websocket"
+    EVENT_STREAMS = "event streams"
+    IDLE = "idle"
+    SLOW_READERS = "slow readers"
+    START = "start"
+    SWITCH_LATENCY = "switch latency"
+
+
+class Origin(StrEnum):
+    """What answers behind the proxies."""
+
+    NGINX = "nginx"
+    """Plain answers and files."""
+    APP = "app"
+    """Chunked answers, event streams, WebSocket; reads a body to its end before it answers."""
+
+
+class Variant(StrEnum):
+    """A contestant that is not the proxy as it comes."""
+
+    PLAIN = ""
+    SPLICE = "splice"
+    """HAProxy with `option splice-response`."""
+    LOG = "log"
+    """Turnout with its JSON access log."""
+    WEIGHTS = "90/10"
+    SERVICES = "1000 services"
+    ONE_WORKER = "1 worker"
+    """On the cores that two workers have."""
+    TWO_WORKERS = "2 workers"
+    SWITCHING = "switching"
+    """Turnout while it is switched every 100 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    peer: str
+    variant: Variant = Variant.PLAIN
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer} {self.variant}".strip()
+
+
+class Heads(StrEnum):
+    FEW = "few"
+    BROWSER = "browser"
+    """20 fields each way, as a browser and a careful application send them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the load asks for. Path, query, cookie and an id differ from request to request."""
+
+    path: str = "/a/"
+    varies: bool = True
+    """Whether something is appended to the path."""
+    heads: Heads = Heads.FEW
+    method: str = "GET"
+    body_bytes: int = 0
+    answer_bytes: int = 100
+    close: bool = False
+    """A fresh connection for each request."""
+    hosts: int = 0
+    """So many Host names in turn; 0: none given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    name: str
+    says: str
+    contestants: tuple[Contestant, ...]
+    drive: Drive = Drive.SATURATE
+    request: Request = Request()
+    connections: int = 64
+    origin: Origin = Origin.NGINX
+    compared: Measure = Measure.CPU_US
+    """The measure whose ratios are formed."""
+    base: str = "haproxy"
+    """Whom ratios are against."""
+    rounds_least: int = 1
+    """Rounds that it takes, whatever was asked for."""
+    rounds_most: int = 99
+    quick: bool = False
+    """Part of `make bench-quick`."""
+    every_core: bool = False
+    """Not pinned: workers and load on all cores."""
+
+
+TURNOUT: Final = Contestant("turnout")
+HAPROXY: Final = Contestant("haproxy")
+SPLICE: Final = Contestant("haproxy", Variant.SPLICE)
+NGINX: Final = Contestant("nginx")
+MANY: Final = tuple(map(Contestant, ("envoy", "traefik", "caddy", "aiohttp")))
+FEW: Final = (HAPROXY, TURNOUT, NGINX)
+ALL: Final = (*FEW, *MANY)
+LARGE: Final = (HAPROXY, TURNOUT, SPLICE, NGINX)
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+FIXED_RATE: Final = "fixed-rate"
+PLAIN: Final = "plain-64"
+HOSTS: Final = 500
+SERVICES: Final = 2 * HOSTS
+"""A service for each host, and one for its paths from /b on."""
+IDLE_CONNECTIONS: Final = 10_000
+EVENT_STREAMS: Final = 1_000
+SLOW_READERS: Final = 64
+MESSAGE_BYTES: Final = 125
+SWITCH_EVERY_S: Final = 0.1
+SWITCHES: Final = 110
+"""At least so many of which the latency is taken."""
+
+
+def _turnouts(variant: Variant) -> tuple[Contestant, ...]:
+    return (TURNOUT, Contestant("turnout", variant))
+
+
+def _file(name: str, size: int) -> Request:
+    return Request(path=f"/f/{name}.bin", varies=False, answer_bytes=size)
+
+
+WORKLOADS: Final = (
+    Workload(PLAIN, "100 B, 64 connections", ALL, quick=True),
+    Workload(
+        "browser-heads", "100 B, 20 browser-like fields each way", ALL,
+        request=Request(path="/h/", heads=Heads.BROWSER), quick=True,
+    ),
+    Workload("plain-256", "100 B, 256 connections", ALL, connections=256, quick=True),
+    Workload(
+        FIXED_RATE, "100 B at half the rate of the slowest of nginx, HAProxy, Turnout", FEW,
+        Drive.FIXED_RATE, compared=Measure.P99_MS, rounds_least=5,
+    ),
+    Workload("10-kib", "10 KiB answers", FEW, request=_file("10k", 10 * KIB)),
+    Workload("64-kib", "64 KiB answers", LARGE, request=_file("64k", 64 * KIB), quick=True),
+    Workload("1-mib", "1 MiB answers", LARGE, request=_file("1m", MIB), compared=Measure.CPU_MIB_US,
+        quick=True),
+    Workload("64-mib", "64 MiB answers, 8 connections", LARGE, request=_file("64m", 64 * MIB),
+        connections=8, compared=Measure.CPU_MIB_US),
+    Workload("fresh", "a fresh connection each request", FEW, request=Request(close=True),
+        quick=True),
+)  # fmt: skip
+
+_LARGE_BARS = (
+    ("64-kib", Measure.CPU_US, (0.9, 0.75), (1.1, 0.9)),
+    ("1-mib", Measure.CPU_MIB_US, (0.7, 0.5), (1.6, 1.0)),
+    ("64-mib", Measure.CPU_MIB_US, (0.5, 0.3), (1.0, 0.7)),
+)
+
+BARS: Final = (
+    *(Bar(name, Measure.CPU_US, 1.25, 1.0) for name in (PLAIN, "browser-heads", "plain-256")),
+    *(
+        Bar(PLAIN, Measure.CPU_US, limit, base=peer)
+        for peer, limit in (("envoy", 0.5), ("traefik", 0.33), ("caddy", 0.2), ("aiohttp", 0.1))
+    ),
+    *(
+        Bar(name, measure, *limits, base=base)
+        for name, measure, plain, splice in _LARGE_BARS
+        for base, limits in (("haproxy", plain), (SPLICE.name, splice))
+    ),
+    Bar("fresh", Measure.CPU_US, 1.25, 1.0),
+    Bar(FIXED_RATE, Measure.P99_MS, 1.25, 1.0, separate=Separate.PROXY_LOAD_AND_ORIGIN),
+)
+
+
+def chosen(names: tuple[str, ...], *, quick: bool) -> tuple[Workload, ...]:
+    """The workloads of these names, all without any; with `quick` the main ones, and of the
+    contestants Turnout and what it is held against alone.
+
+    Raises ValueError for a name that there is not.
+    """
+    unknown = set(names) - {each.name for each in WORKLOADS}
+    if unknown:
+        known = ", ".join(each.name for each in WORKLOADS)
+        raise ValueError(f"no workload {', '.join(sorted(unknown))}; there are {known}")
+    found = tuple(each for each in WORKLOADS if each.name in names or (not names))
+    if not quick:
+        return found
+    return tuple(
+        replace(
+            each,
+            contestants=tuple(c for c in each.contestants if c in (TURNOUT, HAPROXY)),
+        )
+        for each in found
+        if each.quick or names
+    )
