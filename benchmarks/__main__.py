@@ -48,11 +48,14 @@ def main(
 ) -> None:
     """Turnout beside other proxies, in turns, on this machine."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=110)
     base = machine.default_pinning(frozenset(range(os.cpu_count() or 1)))
     pinning = machine.Pinning(
         _cores(proxy_cores, base.proxy),
         _cores(load_cores, base.load),
         _cores(origin_cores or load_cores, base.origin),
+        base.spare if proxy_cores is None and load_cores is None else frozenset(),
     )
     try:
         chosen = workloads.chosen(tuple(only or ()), quick=quick)
@@ -60,6 +63,7 @@ def main(
         raise typer.BadParameter(str(error), param_hint="--only") from None
     found = peers.installed()
     raise_descriptor_limit()
+    os.sched_setaffinity(0, pinning.load)  # this process too keeps off the proxy's core
     this = results.Results(
         machine.facts(pinning),
         {**found.versions, **machine.tool_versions()},

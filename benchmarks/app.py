@@ -9,7 +9,7 @@ import asyncio
 import base64
 import hashlib
 import sys
-from typing import Final
+from typing import Final, cast
 
 import httptools
 import uvloop
@@ -73,8 +73,7 @@ class Connection(asyncio.Protocol):
         self.rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
 
     def connection_lost(self, error: Exception | None) -> None:
         self.streams.remove(self.transport)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,6 +109,8 @@ class Loaded:
     p999_ms: float
     faults: tuple[str, ...]
     """What makes it worthless: errors, statuses that are not 2xx or 3xx."""
+    all_requests: int = 0
+    """Of h2load, with those that are left out of the latencies."""
 
 
 def parse_wrk(said: str) -> Loaded:
@@ -176,6 +179,10 @@ class Wrk:
             self.kill()
         return parse_wrk(said.decode())
 
+    def interrupt(self) -> None:
+        """Let it end now, with its result."""
+        self._process.send_signal(signal.SIGINT)
+
     def kill(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
@@ -203,7 +210,9 @@ def parse_h2load_log(text: str, *, skip_s: float = 0.0) -> Loaded:
     ended_us = max(begun_us + took_us for begun_us, _, took_us in kept)
     p50_ms, p99_ms, p999_ms = (quantile(durations_ms, share) for share in (0.5, 0.99, 0.999))
     seconds = (ended_us - first_us) / 1e6
-    return Loaded(len(kept), seconds, 0, p50_ms, p99_ms, p999_ms, tuple(faults))
+    return Loaded(
+        len(kept), seconds, 0, p50_ms, p99_ms, p999_ms, tuple(faults), all_requests=len(rows)
+    )
 
 
 def h2load(

@@ -52,6 +52,17 @@ class Pinning:
     proxy: frozenset[int]
     load: frozenset[int]
     origin: frozenset[int]
+    spare: frozenset[int] = frozenset()
+    """For a second worker."""
+
+    @property
+    def for_workers(self) -> frozenset[int]:
+        """Of two workers: everywhere, when there is no core for the second one."""
+        return self.proxy | self.spare if self.spare else self.everywhere
+
+    @property
+    def for_workers_load(self) -> frozenset[int]:
+        return self.load if self.spare else self.everywhere
 
     @property
     def everywhere(self) -> frozenset[int]:
@@ -64,7 +75,7 @@ class Pinning:
             return 1
         if self.load & self.origin:
             return len(self.proxy) + 1
-        return len(self.everywhere)
+        return len(self.everywhere | self.spare)
 
     def says(self) -> str:
         def of(cores: frozenset[int]) -> str:
@@ -81,7 +92,7 @@ def default_pinning(cores: frozenset[int]) -> Pinning:
     """One core for the proxy, one for the load, a third for the origin where there is one."""
     ordered = sorted(cores)
     proxy, load = frozenset(ordered[:1]), frozenset(ordered[1:2] or ordered[:1])
-    return Pinning(proxy, load, frozenset(ordered[2:3]) or load)
+    return Pinning(proxy, load, frozenset(ordered[2:3]) or load, frozenset(ordered[3:4]))
 
 
 def facts(pinning: Pinning) -> dict[str, str]:

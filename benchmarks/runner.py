@@ -2,35 +2,22 @@
 
 import contextlib
 import datetime
-import http.client
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
-from benchmarks import load
+from benchmarks.drives import DRIVES, Turn, half_of_slowest
 from benchmarks.machine import Pinning
-from benchmarks.measure import cpu_us, memory
 from benchmarks.origin import Origins
 from benchmarks.peers import Installed, Running
 from benchmarks.processes import HarnessError, Ports
-from benchmarks.ratios import Measure, Round, Sample, values_of
+from benchmarks.ratios import Sample
 from benchmarks.results import Measured, Results
-from benchmarks.workloads import (
-    FIXED_RATE,
-    PLAIN,
-    Contestant,
-    Drive,
-    Heads,
-    Origin,
-    Request,
-    Workload,
-)
-
-MIB: Final = 1048576
-SLOWEST_OF: Final = ("nginx", "haproxy", "turnout")
+from benchmarks.verify import check
+from benchmarks.workloads import PLAIN, Contestant, Drive, Origin, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +27,8 @@ class Options:
     """Of each turn."""
     pinning: Pinning
     first_port: int
-
-
-@dataclass(slots=True)
-class Turn:
-    """What a drive needs for one contestant's turn."""
-
-    workload: Workload
-    running: Running
-    seconds: int
-    cores: frozenset[int]
-    """Of the load."""
-    directory: Path
+    small: bool = False
+    """Only to see that every part works."""
 
 
 class Bench:
@@ -131,8 +108,8 @@ class Bench:
                 measured.left_out[contestant.name] = self.installed.left_out[contestant.peer]
                 continue
             try:
-                running = self._started(contestant, workload)
-                check(running, workload)
+                if not workload.fresh:
+                    check(self._started(contestant, workload), workload)
             except HarnessError as error:
                 measured.left_out[contestant.name] = str(error)
                 self.say(f"{workload.name}: {contestant.name} is left out: {error}")
@@ -151,140 +128,32 @@ class Bench:
     def new(self, contestant: Contestant, workload: Workload) -> Running:
         """Not started yet."""
         pinning = self.options.pinning
+        cores = pinning.proxy
+        if workload.two_workers:
+            cores = pinning.for_workers
+        elif workload.drive is Drive.START:
+            cores = pinning.everywhere  # nobody starts it on one core
         ends = self.origins.nginx if workload.origin is Origin.NGINX else self.origins.app
         return Running(
             contestant, self.installed.programs[contestant.peer], ends,
             base=self.base, state=self.state, ports=self.ports,
-            cores=pinning.everywhere if workload.every_core else pinning.proxy,
+            cores=cores,
         )  # fmt: skip
 
     def _turn(self, workload: Workload, contestant: Contestant, results: Results) -> Sample:
         pinning = self.options.pinning
+        running = self._running.get((contestant, workload.origin))
+        if running is None:  # a fresh one for each turn, which the drive starts
+            running = self.new(contestant, workload)
         turn = Turn(
-            workload,
-            self._running[contestant, workload.origin],
-            self.options.seconds,
-            pinning.everywhere if workload.every_core else pinning.load,
-            self.base,
-        )
+            workload, running, self.options.seconds,
+            pinning.for_workers_load if workload.two_workers else pinning.load, self.base,
+            half_of_slowest(results.rounds(PLAIN)), self.options.small,
+        )  # fmt: skip
         try:
-            if workload.drive is Drive.FIXED_RATE:
-                return fixed_rate(turn, half_of_slowest(results.rounds(PLAIN)))
             return DRIVES[workload.drive](turn)
         except HarnessError as error:
             return Sample({}, (str(error),))
-
-
-# ---------------------------------------------------------------- before it is measured
-
-
-def check(running: Running, workload: Workload) -> None:
-    """Raises HarnessError unless the answer is right and what varies reaches the origin."""
-    request = workload.request
-    status, body = ask(running.port, request, request.path)
-    if status != 200 or len(body) != request.answer_bytes:
-        raise HarnessError(
-            f"{running.contestant.name} answers {request.path} with {status} and {len(body)} "
-            f"bytes, not 200 and {request.answer_bytes}"
-        )
-    if workload.origin is Origin.NGINX:
-        for number in (1, 2):
-            path = f"/echo/{number}?q={number}"
-            _, body = ask(running.port, request, path, number)
-            expected = f"{path}|session={number}|{number}"
-            if body.decode(errors="replace") != expected:
-                raise HarnessError(
-                    f"{running.contestant.name} passed on {body[:200]!r}, not {expected!r}"
-                )
-
-
-def ask(port: int, request: Request, path: str, number: int = 0) -> tuple[int, bytes]:
-    """One request by itself: status and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20.0)
-    fields = {"Cookie": f"session={number}", "X-Trace": str(number)}
-    if request.heads is Heads.BROWSER:
-        fields |= load.BROWSER
-    if request.hosts:
-        fields["Host"] = f"h{number % request.hosts}.bench.example"
-    body = b"x" * request.body_bytes or None
-    try:
-        connection.request(request.method, path, body, fields)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise HarnessError(f"no answer to {path}: {error!r}") from error
-    finally:
-        connection.close()
-
-
-# ---------------------------------------------------------------- drives
-
-
-def saturate(turn: Turn) -> Sample:
-    """wrk for some seconds; CPU time of the proxy by the requests that it answered."""
-    proxy, control = turn.running.pids()
-    cpu_before_us, control_before_us = cpu_us(proxy), cpu_us(control)
-    wrk = load.Wrk(
-        turn.workload.request, turn.running.port, connections=turn.workload.connections,
-        seconds=turn.seconds, cores=turn.cores, directory=turn.directory,
-    )  # fmt: skip
-    loaded = wrk.result()
-    spent_us = cpu_us(proxy) - cpu_before_us
-    control_us = cpu_us(control) - control_before_us
-    return Sample({**costs(turn, loaded, spent_us, control_us), **resident(proxy)}, loaded.faults)
-
-
-def costs(turn: Turn, loaded: load.Loaded, spent_us: float, control_us: float) -> dict[str, float]:
-    """What a request cost, and how many there were."""
-    requests = max(1, loaded.requests)
-    values = {
-        Measure.CPU_US: spent_us / requests,
-        Measure.RATE_S: loaded.requests / max(loaded.seconds, 1e-9),
-        Measure.BUSY: spent_us / 1e6 / max(loaded.seconds, 1e-9),
-        Measure.P50_MS: loaded.p50_ms,
-        Measure.P99_MS: loaded.p99_ms,
-        Measure.P999_MS: loaded.p999_ms,
-    }
-    if control_us:
-        values[Measure.CONTROL_US] = control_us / requests
-    if turn.workload.compared is Measure.CPU_MIB_US:
-        # By the bytes, not by the requests: of large answers some are under way at the end.
-        values[Measure.CPU_MIB_US] = spent_us / max(1.0, loaded.bytes_read / MIB)
-    return {str(key): value for key, value in values.items()}
-
-
-def resident(pids: Sequence[int]) -> dict[str, float]:
-    found = memory(pids)
-    return {str(Measure.RSS_MIB): found.rss_mib, str(Measure.PSS_MIB): found.pss_mib}
-
-
-def half_of_slowest(rounds: Sequence[Round]) -> float:
-    """Half the requests a second that the slowest reached at saturation.
-
-    Raises HarnessError when that was not measured.
-    """
-    reached = [values_of(rounds, name, Measure.RATE_S) for name in SLOWEST_OF]
-    rates = [min(each) for each in reached if each]
-    if not rates:
-        raise HarnessError(f"{FIXED_RATE} needs the rates of {PLAIN}: measure that too")
-    return min(rates) / 2
-
-
-def fixed_rate(turn: Turn, rate_s: float) -> Sample:
-    """Latency at a rate that all of them can sustain."""
-    proxy, control = turn.running.pids()
-    cpu_before_us, control_before_us = cpu_us(proxy), cpu_us(control)
-    paths = [f"/a/{number * 31 % 100_003}?q={number}" for number in range(1000)]
-    loaded = load.h2load(
-        paths, turn.running.port, connections=turn.workload.connections, rate_s=rate_s,
-        seconds=max(2, turn.seconds), cores=turn.cores, directory=turn.directory,
-    )  # fmt: skip
-    spent_us = cpu_us(proxy) - cpu_before_us
-    control_us = cpu_us(control) - control_before_us
-    faults = list(loaded.faults)
-    if loaded.requests < 0.9 * rate_s * loaded.seconds:
-        faults.append(f"{loaded.requests / loaded.seconds:.0f} requests/s of {rate_s:.0f}")
-    return Sample(costs(turn, loaded, spent_us, control_us), tuple(faults))
-
-
-DRIVES: dict[Drive, Callable[[Turn], Sample]] = {Drive.SATURATE: saturate}
+        finally:
+            if workload.fresh:
+                running.stop()

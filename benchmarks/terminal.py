@@ -35,7 +35,7 @@ def table(workload: Workload, results: Results) -> Table:
         for measure, head, form in SHOWN
         if any(values_of(rounds, name, measure) for name in names)
     ]
-    shown.add_column("ratio", justify="right")
+    shown.add_column("ratio", justify="right", no_wrap=True)
     for _, head, _ in measures:
         shown.add_column(head, justify="right")
     for name in names:

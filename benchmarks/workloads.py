@@ -99,8 +99,12 @@ class Workload:
     rounds_most: int = 99
     quick: bool = False
     """Part of `make bench-quick`."""
-    every_core: bool = False
-    """Not pinned: workers and load on all cores."""
+    fresh: bool = False
+    """Each turn has a proxy of its own, which the drive starts."""
+    two_workers: bool = False
+    """Cores for two workers; all cores, when there are none for the second one."""
+    switches: int = 0
+    """So many of which the latency is taken."""
 
 
 TURNOUT: Final = Contestant("turnout")
@@ -111,6 +115,7 @@ MANY: Final = tuple(map(Contestant, ("envoy", "traefik", "caddy", "aiohttp")))
 FEW: Final = (HAPROXY, TURNOUT, NGINX)
 ALL: Final = (*FEW, *MANY)
 LARGE: Final = (HAPROXY, TURNOUT, SPLICE, NGINX)
+LARGE_ALL: Final = (*LARGE, *MANY)
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -124,8 +129,6 @@ EVENT_STREAMS: Final = 1_000
 SLOW_READERS: Final = 64
 MESSAGE_BYTES: Final = 125
 SWITCH_EVERY_S: Final = 0.1
-SWITCHES: Final = 110
-"""At least so many of which the latency is taken."""
 
 
 def _turnouts(variant: Variant) -> tuple[Contestant, ...]:
@@ -134,6 +137,10 @@ def _turnouts(variant: Variant) -> tuple[Contestant, ...]:
 
 def _file(name: str, size: int) -> Request:
     return Request(path=f"/f/{name}.bin", varies=False, answer_bytes=size)
+
+
+def _post(size: int) -> Request:
+    return Request(method="POST", body_bytes=size)
 
 
 WORKLOADS: Final = (
@@ -147,14 +154,42 @@ WORKLOADS: Final = (
         FIXED_RATE, "100 B at half the rate of the slowest of nginx, HAProxy, Turnout", FEW,
         Drive.FIXED_RATE, compared=Measure.P99_MS, rounds_least=5,
     ),
-    Workload("10-kib", "10 KiB answers", FEW, request=_file("10k", 10 * KIB)),
-    Workload("64-kib", "64 KiB answers", LARGE, request=_file("64k", 64 * KIB), quick=True),
-    Workload("1-mib", "1 MiB answers", LARGE, request=_file("1m", MIB), compared=Measure.CPU_MIB_US,
+    Workload("10-kib", "10 KiB answers", ALL, request=_file("10k", 10 * KIB)),
+    Workload("64-kib", "64 KiB answers", LARGE_ALL, request=_file("64k", 64 * KIB), quick=True),
+    Workload("1-mib", "1 MiB answers", LARGE_ALL, request=_file("1m", MIB), compared=Measure.CPU_MIB_US,
         quick=True),
     Workload("64-mib", "64 MiB answers, 8 connections", LARGE, request=_file("64m", 64 * MIB),
         connections=8, compared=Measure.CPU_MIB_US),
-    Workload("fresh", "a fresh connection each request", FEW, request=Request(close=True),
+    Workload("fresh", "a fresh connection each request", ALL, request=Request(close=True),
         quick=True),
+    Workload("post-10-kib", "POST of 10 KiB", ALL, request=_post(10 * KIB), origin=Origin.APP),
+    Workload("post-1-mib", "POST of 1 MiB", ALL, request=_post(MIB), origin=Origin.APP,
+        compared=Measure.CPU_MIB_US),
+    Workload("chunked", "chunked answers, 10 chunks of 1 KiB", ALL, origin=Origin.APP,
+        request=Request(path="/chunked/", answer_bytes=10 * KIB)),
+    Workload("websocket", "WebSocket echoes of 125-byte messages", ALL, Drive.WEBSOCKET,
+        origin=Origin.APP),
+    Workload("event-streams", "1,000 event streams, 5 events a second on each", ALL,
+        Drive.EVENT_STREAMS, origin=Origin.APP),
+    Workload("weights", "weights 90/10 against one upstream", _turnouts(Variant.WEIGHTS),
+        base="turnout", rounds_least=5),
+    Workload("log", "JSON access log on against off", _turnouts(Variant.LOG), base="turnout"),
+    Workload("services", "1,000 services by host and path against one",
+        _turnouts(Variant.SERVICES), request=Request(hosts=HOSTS), base="turnout",
+        rounds_least=5),
+    Workload("switching", "a switch every 100 ms against none", _turnouts(Variant.SWITCHING),
+        compared=Measure.RATE_S, base="turnout", rounds_least=5),
+    Workload("two-workers", "2 workers against 1, 128 connections",
+        (Contestant("turnout", Variant.ONE_WORKER), Contestant("turnout", Variant.TWO_WORKERS)),
+        connections=128, compared=Measure.RATE_S, base="turnout 1 worker", two_workers=True),
+    Workload("switch-latency", "an atomic switch under load, until all have acknowledged it",
+        (TURNOUT,), Drive.SWITCH_LATENCY, compared=Measure.P99_MS, switches=110, rounds_most=3),
+    Workload("idle", "10,000 idle connections", FEW, Drive.IDLE, compared=Measure.IDLE_KIB,
+        fresh=True, rounds_most=2),
+    Workload("slow-readers", "64 slow readers of 1 GiB each", FEW, Drive.SLOW_READERS,
+        compared=Measure.ABOVE_REST_MIB, fresh=True, rounds_most=1),
+    Workload("start", "from exec to the first answer", FEW, Drive.START,
+        compared=Measure.START_S, fresh=True),
 )  # fmt: skip
 
 _LARGE_BARS = (
@@ -176,7 +211,23 @@ BARS: Final = (
     ),
     Bar("fresh", Measure.CPU_US, 1.25, 1.0),
     Bar(FIXED_RATE, Measure.P99_MS, 1.25, 1.0, separate=Separate.PROXY_LOAD_AND_ORIGIN),
-)
+    Bar("log", Measure.CPU_US, 1.25, 1.1, contestant="turnout log", base="turnout"),
+    Bar("weights", Measure.CPU_US, 1.05, contestant="turnout 90/10", base="turnout"),
+    Bar("services", Measure.CPU_US, 1.05, contestant="turnout 1000 services", base="turnout"),
+    Bar(
+        "two-workers", Measure.RATE_S, 1.9, contestant="turnout 2 workers",
+        base="turnout 1 worker", at_least=True, separate=Separate.TWO_WORKERS_LOAD_AND_ORIGIN,
+    ),
+    Bar("switching", Measure.RATE_S, 0.98, contestant="turnout switching", base="turnout",
+        at_least=True),
+    Bar("switching", Measure.P99_MS, 1.2, contestant="turnout switching", base="turnout"),
+    Bar("switch-latency", Measure.P99_MS, 10.0, 5.0, base=None),
+    Bar("idle", Measure.REST_MIB, 30.0, base=None),
+    Bar("idle", Measure.IDLE_KIB, 3.0, 1.5, base=None),
+    Bar("slow-readers", Measure.ABOVE_REST_MIB, 64.0, base=None),
+    Bar("start", Measure.START_S, 0.5, 0.2, base=None),
+    Bar("start", Measure.START_AGAIN_S, 0.5, 0.2, base=None),
+)  # fmt: skip
 
 
 def chosen(names: tuple[str, ...], *, quick: bool) -> tuple[Workload, ...]:
