@@ -32,7 +32,6 @@ from benchmarks.workloads import (
 
 MIB: Final = 1048576
 SLOWEST_OF: Final = ("nginx", "haproxy", "turnout")
-WORKER_MODULE: Final = b"turnout.proxy.worker"
 START_LIMIT_S: Final = 20.0
 SLOW_READ_S: Final = 10
 WARM_UP_S: Final = 1
@@ -61,7 +60,7 @@ class Spent:
     def __init__(self, running: Running) -> None:
         self.proxy, self.control = running.pids()
         self._proxy_us, self._control_us = cpu_us(self.proxy), cpu_us(self.control)
-        self._workers_us = {pid: cpu_us([pid]) for pid in workers(self.proxy)}
+        self._workers_us = {pid: cpu_us([pid]) for pid in running.worker_pids()}
         self._began_s = time.monotonic()
 
     def measures(self, count: int, bytes_read: int = 0) -> dict[str, float]:
@@ -85,20 +84,9 @@ class Spent:
         return {str(key): value for key, value in values.items()}
 
 
-def workers(pids: Sequence[int]) -> list[int]:
-    """Those of Turnout's processes that are workers."""
-    found = []
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            if WORKER_MODULE in (Path("/proc") / str(pid) / "cmdline").read_bytes():
-                found.append(pid)
-    return found
-
-
 def serving(running: Running) -> list[int]:
     """The processes whose memory is looked at: Turnout's workers, all of another proxy."""
-    proxy, _ = running.pids()
-    return workers(proxy) or proxy
+    return running.worker_pids() or running.pids()[0]
 
 
 def resident(pids: Sequence[int]) -> dict[str, float]:
@@ -185,7 +173,7 @@ def fixed_rate(turn: Turn) -> Sample:
     loaded = load.h2load(
         [f"/a/{number * 31 % 100_003}?q={number}" for number in range(1000)],
         turn.running.port, connections=turn.workload.connections, rate_s=turn.rate_s,
-        seconds=max(2, turn.seconds), cores=turn.cores, directory=turn.directory,
+        seconds=turn.seconds, cores=turn.cores, directory=turn.directory,
     )  # fmt: skip
     faults = loaded.faults
     if loaded.requests < 0.9 * turn.rate_s * loaded.seconds:
@@ -269,6 +257,7 @@ def websocket(turn: Turn) -> Sample:
 def event_streams(turn: Turn) -> Sample:
     """Many streams, few events on each: the events are counted, the rate is the origin's."""
     with Crowd(turn, "events", 100 if turn.small else EVENT_STREAMS) as crowd:
+        time.sleep(0.5)  # what waited while they were opened
         spent = Spent(turn.running)
         crowd.begin()
         began_s = time.monotonic()

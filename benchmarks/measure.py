@@ -18,7 +18,7 @@ def cpu_us(pids: Iterable[int]) -> float:
     """
     total_ns = 0
     for pid in pids:
-        for task in (Path("/proc") / str(pid) / "task").iterdir():
+        for task in Path("/proc").glob(f"{pid}/task/*"):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 total_ns += int((task / "schedstat").read_text().split()[0])
     return total_ns / 1e3
@@ -40,10 +40,13 @@ class Memory:
 
 
 def memory(pids: Iterable[int]) -> Memory:
-    """Resident memory of the processes together."""
+    """Resident memory of the processes together; one that has ended has none."""
     sums = {"Rss": 0, "Pss": 0}
     for pid in pids:
-        text = (Path("/proc") / str(pid) / "smaps_rollup").read_text()
+        try:
+            text = (Path("/proc") / str(pid) / "smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
         for name, kib in _FIELD.findall(text):
             sums[name] += int(kib) * 1024
     return Memory(sums["Rss"], sums["Pss"])

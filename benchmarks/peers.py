@@ -24,7 +24,7 @@ from benchmarks.processes import (
     HarnessError,
     Ports,
     descendants,
-    split_control,
+    running_module,
     start,
     stop,
     tail,
@@ -34,6 +34,8 @@ from benchmarks.workloads import Contestant, Variant
 
 _VERSION: Final = re.compile(r"\d+\.\d+(?:\.\d+)*")
 SERVICE: Final = "shop"
+CONTROL_MODULE: Final = b"turnout.control.app"
+WORKER_MODULE: Final = b"turnout.proxy.worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,17 @@ class Running:
 
     def pids(self) -> tuple[list[int], list[int]]:
         """The proxy's processes, and its control process apart."""
-        return split_control(descendants(self.pid))
+        family = descendants(self.pid)
+        control = running_module(family, CONTROL_MODULE)
+        return [pid for pid in family if pid not in control], control
+
+    def worker_pids(self) -> list[int]:
+        """Turnout's workers; none of another proxy."""
+        return running_module(descendants(self.pid), WORKER_MODULE)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
 
     def stop(self) -> None:
         if self._process is not None:

@@ -13,7 +13,6 @@ from typing import Final
 
 LOG_TAIL: Final = 2000
 STOP_LIMIT_S: Final = 15.0
-CONTROL_MODULE: Final = b"turnout.control.app"
 
 
 class HarnessError(Exception):
@@ -92,15 +91,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def split_control(pids: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The proxy's processes, and Turnout's control process apart."""
-    proxy: list[int] = []
-    control: list[int] = []
+def running_module(pids: Sequence[int], module: bytes) -> list[int]:
+    """Those of the processes that were started as `python -m module`."""
+    found = []
     for pid in pids:
-        with contextlib.suppress(OSError):
-            words = (Path("/proc") / str(pid) / "cmdline").read_bytes()
-            (control if CONTROL_MODULE in words else proxy).append(pid)
-    return proxy, control
+        with contextlib.suppress(OSError):  # it has ended
+            if module in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
 
 
 class Ports:

@@ -19,6 +19,7 @@ class Measured:
     at_utc: str
     seconds: float
     """Of each turn."""
+    commit: str = ""
     rounds: list[dict[str, Sample]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Why someone did not take part, by name; the workload's own name: all of it."""
@@ -71,6 +72,7 @@ def encode(results: Results) -> str:
             name: {
                 "at_utc": each.at_utc,
                 "seconds": each.seconds,
+                "commit": each.commit,
                 "left_out": each.left_out,
                 "rounds": [
                     {contestant: _encode_sample(sample) for contestant, sample in one.items()}
@@ -104,6 +106,7 @@ def decode(text: str) -> Results:
             name: Measured(
                 each["at_utc"],
                 each["seconds"],
+                each["commit"],
                 [
                     {contestant: _decode_sample(values) for contestant, values in one.items()}
                     for one in each["rounds"]

@@ -3,21 +3,22 @@
 import contextlib
 import datetime
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.drives import DRIVES, Turn, half_of_slowest
+from benchmarks.drives import DRIVES, Turn, half_of_slowest, wrk
 from benchmarks.machine import Pinning
 from benchmarks.origin import Origins
 from benchmarks.peers import Installed, Running
 from benchmarks.processes import HarnessError, Ports
+from benchmarks.profiling import profile, profilers
 from benchmarks.ratios import Sample
 from benchmarks.results import Measured, Results
 from benchmarks.verify import check
-from benchmarks.workloads import PLAIN, Contestant, Drive, Origin, Workload
+from benchmarks.workloads import PLAIN, TURNOUT, Contestant, Drive, Origin, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Options:
     first_port: int
     small: bool = False
     """Only to see that every part works."""
+
+    def rounds_of(self, workload: Workload) -> int:
+        if self.small:
+            return self.rounds
+        return min(max(self.rounds, workload.rounds_least), workload.rounds_most)
 
 
 class Bench:
@@ -77,15 +83,12 @@ class Bench:
 
     # ------------------------------------------------------------ one workload
 
-    def measure(
-        self, workload: Workload, results: Results, done: Callable[[], None]
-    ) -> Iterator[Measured]:
-        """Measure it; yields what there is after each round. `done` is called after each turn."""
-        rounds = min(max(self.options.rounds, workload.rounds_least), workload.rounds_most)
+    def measure(self, workload: Workload, results: Results, done: Callable[[], None]) -> Measured:
+        """Measure it, beside the `results` of those before. `done` is called after each turn."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        measured = Measured(now, self.options.seconds)
+        measured = Measured(now, self.options.seconds, results.commit)
         contestants = self._prepare(workload, measured)
-        for number in range(rounds):
+        for number in range(self.options.rounds_of(workload) if contestants else 0):
             this: dict[str, Sample] = {}
             for contestant in contestants:
                 sample = self._turn(workload, contestant, results)
@@ -94,14 +97,15 @@ class Bench:
                     self.say(f"{workload.name}, {contestant.name}, round {number + 1}: {fault}")
                 done()
             measured.rounds.append(this)
-            yield measured
+        return measured
 
     def _prepare(self, workload: Workload, measured: Measured) -> list[Contestant]:
         """Start and check who takes part; end who does not and is not needed as it is."""
         taking_part = []
         for key in list(self._running):
             contestant, origin = key
-            if origin is not workload.origin or contestant not in workload.contestants:
+            kept = origin is workload.origin and contestant in workload.contestants
+            if workload.fresh or not kept:
                 self._running.pop(key).stop()
         for contestant in workload.contestants:
             if contestant.peer not in self.installed.programs:
@@ -141,19 +145,47 @@ class Bench:
         )  # fmt: skip
 
     def _turn(self, workload: Workload, contestant: Contestant, results: Results) -> Sample:
-        pinning = self.options.pinning
-        running = self._running.get((contestant, workload.origin))
-        if running is None:  # a fresh one for each turn, which the drive starts
+        if workload.fresh:  # the drive starts it
             running = self.new(contestant, workload)
-        turn = Turn(
-            workload, running, self.options.seconds,
-            pinning.for_workers_load if workload.two_workers else pinning.load, self.base,
-            half_of_slowest(results.rounds(PLAIN)), self.options.small,
-        )  # fmt: skip
+        else:
+            running = self._running[contestant, workload.origin]
+        rate_s = half_of_slowest(results.rounds(PLAIN))
+        before = running.worker_pids() if running.is_running else None
         try:
-            return DRIVES[workload.drive](turn)
+            sample = DRIVES[workload.drive](self._turn_of(workload, running, rate_s))
+            if before is not None and running.worker_pids() != before:
+                return Sample({}, ("a worker was replaced", *sample.faults))
+            return sample
         except HarnessError as error:
             return Sample({}, (str(error),))
         finally:
             if workload.fresh:
                 running.stop()
+
+    def _turn_of(self, workload: Workload, running: Running, rate_s: float = 0.0) -> Turn:
+        pinning = self.options.pinning
+        cores = pinning.for_workers_load if workload.two_workers else pinning.load
+        seconds = self.options.seconds
+        return Turn(workload, running, seconds, cores, self.base, rate_s, self.options.small)
+
+    # ------------------------------------------------------------ profiles
+
+    def profile(self, workload: Workload, directory: Path) -> list[Path]:
+        """One more turn, which does not count, for each profiler: the files that were made.
+
+        Of the last worker of Turnout as it comes; none for a workload that wrk does not make.
+        """
+        running = self._running.get((TURNOUT, workload.origin))
+        if workload.drive is not Drive.SATURATE or running is None:
+            return []
+        directory.mkdir(parents=True, exist_ok=True)
+        made = []
+        for name in profilers():
+            turn = self._turn_of(workload, running)
+            load = wrk(turn, workload.request, turn.seconds + 2)
+            try:
+                pid = running.worker_pids()[-1]
+                made.append(profile(name, pid, turn.seconds, directory, workload.name))
+            finally:
+                load.kill()
+        return made

@@ -1,55 +1,89 @@
-"""What a person sees while it runs: a table for each workload."""
+"""What a person sees while it runs: a table for each workload, and how it stands to its bars."""
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from benchmarks.ratios import Judgement, Measure, Spread, judge, ratios_of, spread, values_of
+from benchmarks.ratios import (
+    Judgement,
+    Measure,
+    Spread,
+    Verdict,
+    judge,
+    ratios_of,
+    spread,
+    values_of,
+)
+from benchmarks.report import SAID, number
 from benchmarks.results import Results
 from benchmarks.workloads import BARS, Workload
 
-SHOWN = (
-    (Measure.CPU_US, "CPU µs", "{:,.1f}"),
-    (Measure.CPU_MIB_US, "CPU µs/MiB", "{:.0f}"),
-    (Measure.CONTROL_US, "control", "{:.2f}"),
-    (Measure.RATE_S, "per s", "{:,.0f}"),
-    (Measure.P50_MS, "p50 ms", "{:.1f}"),
-    (Measure.P99_MS, "p99 ms", "{:.1f}"),
-    (Measure.P999_MS, "p99.9", "{:.1f}"),
-    (Measure.RSS_MIB, "MiB", "{:.0f}"),
-)
+SHOWN = {
+    Measure.CPU_US: "CPU µs",
+    Measure.CPU_MIB_US: "µs/MiB",
+    Measure.CONTROL_US: "control",
+    Measure.RATE_S: "per s",
+    Measure.P50_MS: "p50 ms",
+    Measure.P99_MS: "p99 ms",
+    Measure.P999_MS: "p99.9",
+    Measure.MAX_MS: "longest",
+    Measure.CALL_P99_MS: "call p99",
+    Measure.FSYNC_P99_MS: "commit p99",
+    Measure.RSS_MIB: "RSS MiB",
+    Measure.REST_MIB: "at rest",
+    Measure.IDLE_KIB: "KiB each",
+    Measure.ABOVE_REST_MIB: "above rest",
+    Measure.START_S: "start s",
+    Measure.START_AGAIN_S: "again s",
+    Measure.SWITCHES: "switches",
+    Measure.BALANCE: "balance",
+}
+STYLES = {
+    Verdict.AIM: "bold green",
+    Verdict.MET: "green",
+    Verdict.MISSED: "red",
+    Verdict.NOT_JUDGED: "dim",
+    Verdict.NOT_MEASURED: "yellow",
+}
 
 
-def table(workload: Workload, results: Results) -> Table:
-    """Medians of what was measured, the ratio to the base with its spread, the bars."""
+def shown(workload: Workload, results: Results, before: Results | None) -> RenderableType:
+    """Medians, the ratio to the base with its spread, the bars; beside them the ratio that was
+    committed, if `before` has it."""
     rounds = results.rounds(workload.name)
-    shown = Table(
-        title=f"{workload.name}: {workload.says}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    shown.add_column("", no_wrap=True)
     names = [each.name for each in workload.contestants]
-    measures = [
-        (measure, head, form)
-        for measure, head, form in SHOWN
-        if any(values_of(rounds, name, measure) for name in names)
-    ]
-    shown.add_column("ratio", justify="right", no_wrap=True)
-    for _, head, _ in measures:
-        shown.add_column(head, justify="right")
+    measures = [key for key in SHOWN if any(values_of(rounds, name, key) for name in names)]
+    table = Table(title=f"{workload.name}: {workload.says}", title_justify="left",
+                  box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fmt: skip
+    table.add_column("", no_wrap=True)
+    table.add_column("ratio", justify="right", no_wrap=True)
+    if before is not None:
+        table.add_column("committed", justify="right")
+    for measure in measures:
+        table.add_column(SHOWN[measure], justify="right", no_wrap=True)
     for name in names:
-        ratio = spread(ratios_of(rounds, name, workload.base, workload.compared))
-        cells = [name, ratio_text(ratio)]
-        for measure, _, form in measures:
-            found = spread(values_of(rounds, name, measure))
-            cells.append(form.format(found.median) if found else "")
-        shown.add_row(*cells)
-    bars = [bar for bar in BARS if bar.workload == workload.name]
-    judgements = [judge(bar, rounds, results.separate_cores) for bar in bars]
-    shown.caption = "\n".join(map(judgement_text, judgements))
-    shown.caption_justify = "left"
-    return shown
+        cells = [name, ratio_text(_ratio(results, workload, name))]
+        if before is not None:
+            found = _ratio(before, workload, name)
+            cells.append("" if found is None else f"{found.median:.2f}")
+        for measure in measures:
+            value = spread(values_of(rounds, name, measure))
+            cells.append(number(value.median) if value else "")
+        table.add_row(*cells)
+    taking_part = set(names)
+    judgements = [
+        judge(bar, rounds, results.separate_cores)
+        for bar in BARS
+        if bar.workload == workload.name and (bar.base is None or bar.base in taking_part)
+    ]
+    texts = [Text("  " + judgement_text(each), STYLES[each.verdict]) for each in judgements]
+    return Group(table, *texts)
+
+
+def _ratio(results: Results, workload: Workload, name: str) -> Spread | None:
+    found = ratios_of(results.rounds(workload.name), name, workload.base, workload.compared)
+    return spread(found)
 
 
 def ratio_text(found: Spread | None) -> str:
@@ -62,9 +96,10 @@ def ratio_text(found: Spread | None) -> str:
 
 def judgement_text(judgement: Judgement) -> str:
     bar = judgement.bar
-    value = "" if judgement.spread is None else f" {judgement.spread.median:.2f}"
+    value = "" if judgement.spread is None else f" {number(judgement.spread.median)}"
     against = f" against {bar.base}" if bar.base else ""
     sign = "≥" if bar.at_least else "≤"
     aim = "" if bar.aim is None else f", aim {sign} {bar.aim:g}"
     why = f" ({judgement.why})" if judgement.why else ""
-    return f"{bar.measure}{against}{value}, bar {sign} {bar.limit:g}{aim}: {judgement.verdict}{why}"
+    verdict = f"{judgement.verdict}{why}"
+    return f"{SAID[bar.measure]}{against}{value}; bar {sign} {bar.limit:g}{aim}: {verdict}"

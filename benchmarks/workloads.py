@@ -81,6 +81,14 @@ class Request:
     """So many Host names in turn; 0: none given."""
 
 
+class Scope(StrEnum):
+    FULL = "full"
+    QUICK = "quick"
+    """While working: Turnout and HAProxy."""
+    SMOKE = "smoke"
+    """Whether every part of the harness works."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     name: str
@@ -97,8 +105,8 @@ class Workload:
     rounds_least: int = 1
     """Rounds that it takes, whatever was asked for."""
     rounds_most: int = 99
-    quick: bool = False
-    """Part of `make bench-quick`."""
+    scopes: frozenset[Scope] = frozenset()
+    """Of which it is a part, beside the full one."""
     fresh: bool = False
     """Each turn has a proxy of its own, which the drive starts."""
     two_workers: bool = False
@@ -116,6 +124,10 @@ FEW: Final = (HAPROXY, TURNOUT, NGINX)
 ALL: Final = (*FEW, *MANY)
 LARGE: Final = (HAPROXY, TURNOUT, SPLICE, NGINX)
 LARGE_ALL: Final = (*LARGE, *MANY)
+
+QUICK: Final = frozenset({Scope.QUICK})
+SMOKE: Final = frozenset({Scope.SMOKE})
+BOTH: Final = QUICK | SMOKE
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -144,52 +156,87 @@ def _post(size: int) -> Request:
 
 
 WORKLOADS: Final = (
-    Workload(PLAIN, "100 B, 64 connections", ALL, quick=True),
+    Workload(PLAIN, "100 B, 64 connections", ALL, scopes=BOTH),
     Workload(
         "browser-heads", "100 B, 20 browser-like fields each way", ALL,
-        request=Request(path="/h/", heads=Heads.BROWSER), quick=True,
+        request=Request(path="/h/", heads=Heads.BROWSER), scopes=QUICK,
     ),
-    Workload("plain-256", "100 B, 256 connections", ALL, connections=256, quick=True),
+    Workload("plain-256", "100 B, 256 connections", ALL, connections=256, scopes=QUICK),
     Workload(
         FIXED_RATE, "100 B at half the rate of the slowest of nginx, HAProxy, Turnout", FEW,
-        Drive.FIXED_RATE, compared=Measure.P99_MS, rounds_least=5,
+        Drive.FIXED_RATE, compared=Measure.P99_MS, rounds_least=5, scopes=SMOKE,
     ),
     Workload("10-kib", "10 KiB answers", ALL, request=_file("10k", 10 * KIB)),
-    Workload("64-kib", "64 KiB answers", LARGE_ALL, request=_file("64k", 64 * KIB), quick=True),
-    Workload("1-mib", "1 MiB answers", LARGE_ALL, request=_file("1m", MIB), compared=Measure.CPU_MIB_US,
-        quick=True),
-    Workload("64-mib", "64 MiB answers, 8 connections", LARGE, request=_file("64m", 64 * MIB),
-        connections=8, compared=Measure.CPU_MIB_US),
-    Workload("fresh", "a fresh connection each request", ALL, request=Request(close=True),
-        quick=True),
-    Workload("post-10-kib", "POST of 10 KiB", ALL, request=_post(10 * KIB), origin=Origin.APP),
-    Workload("post-1-mib", "POST of 1 MiB", ALL, request=_post(MIB), origin=Origin.APP,
-        compared=Measure.CPU_MIB_US),
-    Workload("chunked", "chunked answers, 10 chunks of 1 KiB", ALL, origin=Origin.APP,
-        request=Request(path="/chunked/", answer_bytes=10 * KIB)),
-    Workload("websocket", "WebSocket echoes of 125-byte messages", ALL, Drive.WEBSOCKET,
-        origin=Origin.APP),
-    Workload("event-streams", "1,000 event streams, 5 events a second on each", ALL,
-        Drive.EVENT_STREAMS, origin=Origin.APP),
-    Workload("weights", "weights 90/10 against one upstream", _turnouts(Variant.WEIGHTS),
-        base="turnout", rounds_least=5),
-    Workload("log", "JSON access log on against off", _turnouts(Variant.LOG), base="turnout"),
-    Workload("services", "1,000 services by host and path against one",
-        _turnouts(Variant.SERVICES), request=Request(hosts=HOSTS), base="turnout",
-        rounds_least=5),
-    Workload("switching", "a switch every 100 ms against none", _turnouts(Variant.SWITCHING),
-        compared=Measure.RATE_S, base="turnout", rounds_least=5),
-    Workload("two-workers", "2 workers against 1, 128 connections",
+    Workload("64-kib", "64 KiB answers", LARGE_ALL, request=_file("64k", 64 * KIB), scopes=QUICK),
+    Workload(
+        "1-mib", "1 MiB answers", LARGE_ALL,
+        request=_file("1m", MIB), compared=Measure.CPU_MIB_US, scopes=QUICK,
+    ),
+    Workload(
+        "64-mib", "64 MiB answers, 8 connections", LARGE,
+        request=_file("64m", 64 * MIB), connections=8, compared=Measure.CPU_MIB_US,
+    ),
+    Workload(
+        "fresh", "a fresh connection each request", ALL,
+        request=Request(close=True), scopes=QUICK,
+    ),
+    Workload(
+        "post-10-kib", "POST of 10 KiB", ALL,
+        request=_post(10 * KIB), origin=Origin.APP, scopes=SMOKE,
+    ),
+    Workload(
+        "post-1-mib", "POST of 1 MiB", ALL,
+        request=_post(MIB), origin=Origin.APP, compared=Measure.CPU_MIB_US,
+    ),
+    Workload(
+        "chunked", "chunked answers, 10 chunks of 1 KiB", ALL,
+        request=Request(path="/chunked/", answer_bytes=10 * KIB), origin=Origin.APP,
+    ),
+    Workload(
+        "websocket", "WebSocket echoes of 125-byte messages", ALL, Drive.WEBSOCKET,
+        origin=Origin.APP, scopes=SMOKE,
+    ),
+    Workload(
+        "event-streams", "1,000 event streams, 5 events a second on each", ALL,
+        Drive.EVENT_STREAMS, origin=Origin.APP, scopes=SMOKE,
+    ),
+    Workload(
+        "weights", "weights 90/10 against one upstream", _turnouts(Variant.WEIGHTS),
+        base="turnout", rounds_least=5,
+    ),
+    Workload(
+        "log", "JSON access log on against off", _turnouts(Variant.LOG),
+        base="turnout", scopes=SMOKE,
+    ),
+    Workload(
+        "services", "1,000 services by host and path against one", _turnouts(Variant.SERVICES),
+        request=Request(hosts=HOSTS), base="turnout", rounds_least=5,
+    ),
+    Workload(
+        "switching", "a switch every 100 ms against none", _turnouts(Variant.SWITCHING),
+        compared=Measure.RATE_S, base="turnout", rounds_least=5, scopes=SMOKE,
+    ),
+    Workload(
+        "two-workers", "2 workers against 1, 128 connections",
         (Contestant("turnout", Variant.ONE_WORKER), Contestant("turnout", Variant.TWO_WORKERS)),
-        connections=128, compared=Measure.RATE_S, base="turnout 1 worker", two_workers=True),
-    Workload("switch-latency", "an atomic switch under load, until all have acknowledged it",
-        (TURNOUT,), Drive.SWITCH_LATENCY, compared=Measure.P99_MS, switches=110, rounds_most=3),
-    Workload("idle", "10,000 idle connections", FEW, Drive.IDLE, compared=Measure.IDLE_KIB,
-        fresh=True, rounds_most=2),
-    Workload("slow-readers", "64 slow readers of 1 GiB each", FEW, Drive.SLOW_READERS,
-        compared=Measure.ABOVE_REST_MIB, fresh=True, rounds_most=1),
-    Workload("start", "from exec to the first answer", FEW, Drive.START,
-        compared=Measure.START_S, fresh=True),
+        connections=128, compared=Measure.RATE_S, base="turnout 1 worker", two_workers=True,
+    ),
+    Workload(
+        "switch-latency", "an atomic switch under load, until all have acknowledged it", (TURNOUT,),
+        Drive.SWITCH_LATENCY, compared=Measure.P99_MS, switches=110, rounds_most=3, scopes=SMOKE,
+    ),
+    Workload(
+        "idle", "10,000 idle connections", FEW, Drive.IDLE,
+        compared=Measure.IDLE_KIB, fresh=True, rounds_most=2, scopes=SMOKE,
+    ),
+    Workload(
+        "slow-readers", "64 slow readers of 1 GiB each", FEW, Drive.SLOW_READERS,
+        compared=Measure.ABOVE_REST_MIB, fresh=True, rounds_most=1, scopes=SMOKE,
+    ),
+    Workload(
+        "start", "from exec to the first answer", FEW, Drive.START,
+        compared=Measure.START_S, fresh=True, scopes=SMOKE,
+    ),
 )  # fmt: skip
 
 _LARGE_BARS = (
@@ -230,24 +277,28 @@ BARS: Final = (
 )  # fmt: skip
 
 
-def chosen(names: tuple[str, ...], *, quick: bool) -> tuple[Workload, ...]:
-    """The workloads of these names, all without any; with `quick` the main ones, and of the
-    contestants Turnout and what it is held against alone.
+def chosen(names: tuple[str, ...], scope: Scope) -> tuple[Workload, ...]:
+    """The workloads of these names; without any, those of the scope, with who takes part in it.
 
     Raises ValueError for a name that there is not.
     """
-    unknown = set(names) - {each.name for each in WORKLOADS}
+    known = [each.name for each in WORKLOADS]
+    unknown = set(names) - set(known)
     if unknown:
-        known = ", ".join(each.name for each in WORKLOADS)
-        raise ValueError(f"no workload {', '.join(sorted(unknown))}; there are {known}")
-    found = tuple(each for each in WORKLOADS if each.name in names or (not names))
-    if not quick:
-        return found
-    return tuple(
-        replace(
-            each,
-            contestants=tuple(c for c in each.contestants if c in (TURNOUT, HAPROXY)),
-        )
-        for each in found
-        if each.quick or names
+        raise ValueError(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    found = [each for each in WORKLOADS if each.name in names]
+    if not names:
+        found = [each for each in WORKLOADS if scope in each.scopes or scope is Scope.FULL]
+    if FIXED_RATE in names and PLAIN not in names:  # which says at what rate
+        [plain] = [each for each in WORKLOADS if each.name == PLAIN]
+        found.insert(0, replace(plain, contestants=FEW))
+    return tuple(_for(scope, each) for each in found)
+
+
+def _for(scope: Scope, workload: Workload) -> Workload:
+    if scope is Scope.FULL or (scope is Scope.SMOKE and workload.name == PLAIN):
+        return workload
+    kept = ("turnout",) if scope is Scope.SMOKE and workload.fresh else ("turnout", "haproxy")
+    return replace(
+        workload, contestants=tuple(each for each in workload.contestants if each.peer in kept)
     )
