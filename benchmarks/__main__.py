@@ -1,5 +1,5 @@
-"""`python -m benchmarks`: exit 0; 1 when something could not be measured; 2 for wrong use; 130
-on Ctrl-C. Bars that are missed are in the report and change no status."""
+"""`python -m benchmarks`: exit 0; 1 when something could not be measured (but a smoke run
+without the tools is 0); 2 for wrong use; 130 on Ctrl-C. A missed bar changes no status."""
 
 import os
 import shlex
@@ -101,7 +101,11 @@ def measure(
                 measured = bench.measure(workload, this, lambda: progress.advance(task))
                 this.workloads[workload.name] = measured
                 say(terminal.shown(workload, this, before))
-                whole = whole and not measured.faults() and bool(measured.rounds)
+                whole = whole and not measured.faults()
+                if workload.name in measured.left_out:
+                    say(f"  left out: {measured.left_out[workload.name]}")
+                elif not measured.rounds:
+                    whole = False
                 keep()
                 if perf is not None:
                     for path in bench.profile(workload, perf):
@@ -149,6 +153,12 @@ def main(
         dict(found.left_out),
         pinning.separate,
     )
+    missing = machine.missing_tools(("nginx", "wrk"))
+    if missing:
+        console.print(
+            f"nothing is measured: not installed: {', '.join(missing)} (make bench-tools)"
+        )
+        raise typer.Exit(0 if smoke else EXIT_FAILED)
     kept = _kept(out, scope, names, this)
     if kept is not None:
         this.workloads |= kept.workloads

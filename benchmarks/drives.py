@@ -115,7 +115,7 @@ def saturate(turn: Turn) -> Sample:
         values[Measure.LOGGED] = lines / max(1, loaded.requests)
     if switcher is not None:
         values[Measure.SWITCHES] = switcher.done
-        faults += switcher.faults(turn.seconds)
+        faults += () if turn.small else switcher.faults(turn.seconds)
     large = turn.workload.compared is Measure.CPU_MIB_US
     values |= spent.measures(loaded.requests, _moved(turn, loaded) if large else 0)
     return Sample({**values, **speed(loaded), **resident(spent.proxy)}, faults)
@@ -176,7 +176,7 @@ def fixed_rate(turn: Turn) -> Sample:
         seconds=turn.seconds, cores=turn.cores, directory=turn.directory,
     )  # fmt: skip
     faults = loaded.faults
-    if loaded.requests < 0.9 * turn.rate_s * loaded.seconds:
+    if not turn.small and loaded.requests < 0.9 * turn.rate_s * loaded.seconds:
         faults += (f"{loaded.requests / loaded.seconds:.0f} requests/s of {turn.rate_s:.0f}",)
     return Sample(spent.measures(loaded.all_requests) | speed(loaded), faults)
 

@@ -5,44 +5,16 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
-import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from benchmarks.interpreter import this_build
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 TOOLS: Final = {"wrk": ("wrk", "-v"), "h2load": ("h2load", "--version")}
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """How an interpreter was built."""
-
-    optimised: bool
-    how: str
-    """What tells."""
-
-
-def build_of(configure: str, prefix: str, packaged: bool) -> Build:
-    """Whether an interpreter was built with a profile (PGO), by what it says of its build.
-
-    `configure` is sysconfig's CONFIG_ARGS, `prefix` where it is installed, `packaged` whether
-    it is a package of Debian or of a distribution made from it. Those build with a profile by
-    their own rules, which CONFIG_ARGS does not show. (PGO_PROF_USE_FLAG does not tell: it is
-    the compiler's flag, filled in whether or not it was used.)
-    """
-    if "--enable-optimizations" in configure:
-        return Build(True, "configured with --enable-optimizations")
-    if packaged and prefix == "/usr":
-        return Build(True, "the distribution's own build")
-    return Build(False, "configured without --enable-optimizations")
-
-
-def this_build() -> Build:
-    configure = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
-    return build_of(configure, sys.base_prefix, Path("/var/lib/dpkg/status").exists())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +86,12 @@ def _processor() -> str:
     text = Path("/proc/cpuinfo").read_text()
     found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     return found[1] if found else platform.machine()
+
+
+def missing_tools(names: Iterable[str]) -> list[str]:
+    """Those programs that are not installed."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
+    return [name for name in names if shutil.which(name, path=path) is None]
 
 
 def tool_versions() -> dict[str, str]:

@@ -61,24 +61,27 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_LIMIT_S)
-    for pid in family:
-        if pid != process.pid and _is_one_of_ours(pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    # What is left of them would otherwise go on beside what is measured next.
+    left = [pid for pid in family if pid != process.pid and is_there(pid)]
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     if process.poll() is None:
         process.kill()
         process.wait()
+    wait_until(lambda: not any(map(is_there, left)), "processes that were killed to be gone")
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
 
 
-def _is_one_of_ours(pid: int) -> bool:
-    """A process id may have gone to someone else; what we started had no terminal."""
+def is_there(pid: int) -> bool:
+    """Whether the process runs: one that has ended and is only not yet reaped does not."""
     try:
-        return (Path("/proc") / str(pid) / "cmdline").read_bytes() != b""
+        stat = (Path("/proc") / str(pid) / "stat").read_text()
     except OSError:
         return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def descendants(pid: int) -> list[int]:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from benchmarks.drives import DRIVES, Turn, half_of_slowest, wrk
-from benchmarks.machine import Pinning
+from benchmarks.machine import Pinning, missing_tools
 from benchmarks.origin import Origins
 from benchmarks.peers import Installed, Running
 from benchmarks.processes import HarnessError, Ports
@@ -19,6 +19,14 @@ from benchmarks.ratios import Sample
 from benchmarks.results import Measured, Results
 from benchmarks.verify import check
 from benchmarks.workloads import PLAIN, TURNOUT, Contestant, Drive, Origin, Workload
+
+TOOLS_OF: Final = {
+    Drive.SATURATE: ("wrk",),
+    Drive.FIXED_RATE: ("h2load",),
+    Drive.IDLE: ("wrk",),
+    Drive.SWITCH_LATENCY: ("wrk",),
+}
+"""What makes the load; the other drives have clients of our own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,10 @@ class Bench:
 
     def _prepare(self, workload: Workload, measured: Measured) -> list[Contestant]:
         """Start and check who takes part; end who does not and is not needed as it is."""
+        missing = missing_tools(TOOLS_OF.get(workload.drive, ()))
+        if missing:
+            measured.left_out[workload.name] = f"not installed: {', '.join(missing)}"
+            return []
         taking_part = []
         for key in list(self._running):
             contestant, origin = key
