@@ -30,7 +30,7 @@ from benchmarks.processes import (
     tail,
     wait_until,
 )
-from benchmarks.workloads import Contestant, Variant
+from benchmarks.workloads import TURNOUT, Contestant, Variant
 
 _VERSION: Final = re.compile(r"\d+\.\d+(?:\.\d+)*")
 SERVICE: Final = "shop"
@@ -149,7 +149,8 @@ def installed() -> Installed:
             left_out[name] = f"not installed ({peer.comes_from})"
             continue
         try:
-            versions[name] = peer.version(found)
+            if name != TURNOUT.peer:  # that is the checkout, and has its commit
+                versions[name] = peer.version(found)
         except (OSError, subprocess.SubprocessError) as error:
             left_out[name] = f"does not run: {error}"
             continue

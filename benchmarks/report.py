@@ -14,7 +14,7 @@ from benchmarks.ratios import (
     values_of,
 )
 from benchmarks.results import Results
-from benchmarks.workloads import BARS, WORKLOADS, Contestant, Drive, Workload
+from benchmarks.workloads import BARS, WORKLOADS, Drive, Workload
 
 BEGIN: Final = "<!-- results:begin -->\n"
 END: Final = "<!-- results:end -->"
@@ -117,14 +117,17 @@ def facts(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     times = sorted(each.at_utc for each in results.workloads.values())
     rows = [*results.facts.items(), ("versions", versions)]
-    if results.commit:
-        rows.append(("commit", results.commit))
+    # Several, when workloads were measured again by themselves.
+    commits = dict.fromkeys(each.commit for each in results.workloads.values() if each.commit)
+    if commits:
+        rows.append(("commit", ", ".join(commits)))
     if times:
         rows.append(
             ("measured", times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}")
         )
-    rows.append(("command", f"`{results.command}`"))
-    rows += [(f"{NAMES.get(name, name)} left out", why) for name, why in results.left_out.items()]
+    commands = dict.fromkeys(each.command for each in results.workloads.values())
+    rows.append(("command", ", ".join(f"`{command}`" for command in commands)))
+    rows += [(f"{_name(name)} left out", why) for name, why in results.left_out.items()]
     return table(("", ""), rows)
 
 
@@ -140,10 +143,9 @@ def bar_row(found: Judgement) -> tuple[str, ...]:
     bar = found.bar
     sign = "≥" if bar.at_least else "≤"
     verdict = VERDICTS[found.verdict] + (f" ({found.why})" if found.why else "")
-    contestant = bar.contestant.removeprefix("turnout").strip()
-    base = "" if bar.base is None else NAMES.get(bar.base, bar.base)
+    base = "" if bar.base is None else _name(bar.base)
     return (
-        f"`{bar.workload}`" + (f", {contestant}" if contestant else ""),
+        f"`{bar.workload}`",
         SAID[bar.measure],
         base,
         spread_text(found.spread),
@@ -187,7 +189,7 @@ def by_peer(
         if results.rounds(workload.name)
     ]
     kept = [0, *(i for i in range(1, len(PEERS_SHOWN) + 1) if any(row[i] for row in rows))]
-    head = ("", *(NAMES.get(peer, peer) for peer in PEERS_SHOWN))
+    head = ("", *map(_name, PEERS_SHOWN))
     return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
@@ -215,15 +217,15 @@ def by_measure(results: Results, workload: str, measures: Sequence[Measure]) -> 
     for contestant in found.contestants:
         spreads = [spread(values_of(rounds, contestant.name, measure)) for measure in measures]
         if any(spreads):
-            rows.append([_name(contestant), *map(spread_text, spreads)])
+            rows.append([_name(contestant.name), *map(spread_text, spreads)])
     if not rows:
         return ""
     return table([found.says, *(SAID[measure] for measure in measures)], rows)
 
 
-def _name(contestant: Contestant) -> str:
-    plain = NAMES.get(contestant.peer, contestant.peer)
-    return f"{plain} {contestant.variant}".strip()
+def _name(contestant: str) -> str:
+    peer, _, variant = contestant.partition(" ")
+    return NAMES.get(contestant) or f"{NAMES.get(peer, peer)}, {variant}".rstrip(", ")
 
 
 def against_itself(results: Results) -> str:

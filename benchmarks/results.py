@@ -20,6 +20,7 @@ class Measured:
     seconds: float
     """Of each turn."""
     commit: str = ""
+    command: str = ""
     rounds: list[dict[str, Sample]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Why someone did not take part, by name; the workload's own name: all of it."""
@@ -73,6 +74,7 @@ def encode(results: Results) -> str:
                 "at_utc": each.at_utc,
                 "seconds": each.seconds,
                 "commit": each.commit,
+                "command": each.command,
                 "left_out": each.left_out,
                 "rounds": [
                     {contestant: _encode_sample(sample) for contestant, sample in one.items()}
@@ -107,6 +109,7 @@ def decode(text: str) -> Results:
                 each["at_utc"],
                 each["seconds"],
                 each["commit"],
+                each["command"],
                 [
                     {contestant: _decode_sample(values) for contestant, values in one.items()}
                     for one in each["rounds"]

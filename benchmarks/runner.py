@@ -94,7 +94,7 @@ class Bench:
     def measure(self, workload: Workload, results: Results, done: Callable[[], None]) -> Measured:
         """Measure it, beside the `results` of those before. `done` is called after each turn."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        measured = Measured(now, self.options.seconds, results.commit)
+        measured = Measured(now, self.options.seconds, results.commit, results.command)
         contestants = self._prepare(workload, measured)
         for number in range(self.options.rounds_of(workload) if contestants else 0):
             this: dict[str, Sample] = {}

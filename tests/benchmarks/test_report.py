@@ -23,7 +23,7 @@ def some() -> Results:
         {"turnout": sample(13.0), "haproxy": sample(10.0), "envoy": sample(40.0)},
         {"turnout": sample(11.0), "haproxy": sample(10.0), "envoy": Sample({}, ("3 timeouts",))},
     ]
-    measured = Measured("2026-01-02T03:04:05+00:00", 3.0, "abc", rounds)
+    measured = Measured("2026-01-02T03:04:05+00:00", 3.0, "abc", "python -m benchmarks", rounds)
     return Results(
         {"processor": "A | B", "interpreter": "CPython 3.11, optimised (it says so)"},
         {"haproxy": "2.6.12"},
