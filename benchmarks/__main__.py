@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Final
 
 import typer
@@ -68,6 +69,14 @@ def write_report(console: Console, found: Results, page: Path, picture: Path) ->
         console.print(f"{picture.name} is as it was: matplotlib is not installed (make bench)")
 
 
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End in order. Further signals do not disturb that: it is bounded in time, and what was
+    started would go on for ever."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _kept(out: Path, scope: Scope, only: tuple[str, ...], this: Results) -> Results | None:
     """What a full run of some workloads is merged into. Raises BadParameter when it cannot be."""
     if scope is not Scope.FULL or not only:
@@ -100,7 +109,7 @@ def measure(
                 progress.update(task, description=workload.name)
                 measured = bench.measure(workload, this, lambda: progress.advance(task))
                 this.workloads[workload.name] = measured
-                say(terminal.shown(workload, this, before))
+                say(terminal.shown(workload, this, before, judged=not options.small))
                 whole = whole and not measured.faults()
                 if workload.name in measured.left_out:
                     say(f"  left out: {measured.left_out[workload.name]}")
@@ -166,7 +175,8 @@ def main(
         console.print(f"{name} is left out: {why}", soft_wrap=True)
     raise_descriptor_limit()
     os.sched_setaffinity(0, pinning.load)  # this process too keeps off the proxy's core
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     options = Options(
         rounds or EFFORT[scope][0], seconds or EFFORT[scope][1], pinning, first_port,
         small=scope is Scope.SMOKE,

@@ -191,6 +191,7 @@ class Running:
 
     def start(self, *, wait: bool = True) -> None:
         """Raises HarnessError when it does not answer in time."""
+        assert self._process is None, f"{self.contestant.name} runs already"
         command = self._peer.write(self.site, self._program)
         self._process = start(
             command, cores=self.cores, log=self.log, environment=self._peer.environment

@@ -48,9 +48,11 @@ STYLES = {
 }
 
 
-def shown(workload: Workload, results: Results, before: Results | None) -> RenderableType:
-    """Medians, the ratio to the base with its spread, the bars; beside them the ratio that was
-    committed, if `before` has it."""
+def shown(
+    workload: Workload, results: Results, before: Results | None, *, judged: bool
+) -> RenderableType:
+    """Medians, the ratio to the base with its spread, the bars if they are `judged`; beside them
+    the ratio that was committed, if `before` has it."""
     rounds = results.rounds(workload.name)
     names = [each.name for each in workload.contestants]
     measures = [key for key in SHOWN if any(values_of(rounds, name, key) for name in names)]
@@ -75,7 +77,9 @@ def shown(workload: Workload, results: Results, before: Results | None) -> Rende
     judgements = [
         judge(bar, rounds, results.separate_cores)
         for bar in BARS
-        if bar.workload == workload.name and (bar.base is None or bar.base in taking_part)
+        if judged
+        and bar.workload == workload.name
+        and (bar.base is None or bar.base in taking_part)
     ]
     texts = [Text("  " + judgement_text(each), STYLES[each.verdict]) for each in judgements]
     return Group(table, *texts)

@@ -298,7 +298,9 @@ def chosen(names: tuple[str, ...], scope: Scope) -> tuple[Workload, ...]:
 def _for(scope: Scope, workload: Workload) -> Workload:
     if scope is Scope.FULL or (scope is Scope.SMOKE and workload.name == PLAIN):
         return workload
-    kept = ("turnout",) if scope is Scope.SMOKE and workload.fresh else ("turnout", "haproxy")
+    # The ratio is tried with wrk and h2load; where the clients are our own, that they work is all.
+    own = workload.drive not in (Drive.SATURATE, Drive.FIXED_RATE)
+    kept = ("turnout",) if scope is Scope.SMOKE and own else ("turnout", "haproxy")
     return replace(
         workload, contestants=tuple(each for each in workload.contestants if each.peer in kept)
     )
