@@ -182,6 +182,8 @@ def main(
         small=scope is Scope.SMOKE,
     )  # fmt: skip
     before = results.read(JSON_FILE) if scope is Scope.QUICK else None
+    if before is not None and (differs := this.comparable(before)):
+        console.print(f"the committed result is of something else: {differs}", soft_wrap=True)
 
     def keep() -> None:
         if scope is Scope.FULL:

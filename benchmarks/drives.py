@@ -3,6 +3,7 @@ time and memory, load, look again."""
 
 import contextlib
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -35,6 +36,8 @@ SLOWEST_OF: Final = ("nginx", "haproxy", "turnout")
 START_LIMIT_S: Final = 20.0
 SLOW_READ_S: Final = 10
 WARM_UP_S: Final = 1
+DESCRIPTORS_KEPT: Final = 500
+"""For what a proxy or the clients have open beside the idle connections."""
 
 
 @dataclass(slots=True)
@@ -278,7 +281,8 @@ def idle(turn: Turn) -> Sample:
     wrk(turn, Request(), WARM_UP_S).result()
     # What a first load leaves (code, buffers, server connections) is not of the connections.
     warm = memory(serving(running))
-    size = 500 if turn.small else IDLE_CONNECTIONS
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_KEPT
+    size = min(500 if turn.small else IDLE_CONNECTIONS, room)
     with Crowd(turn, "idle", size) as crowd:
         crowd.begin()
         time.sleep(1.0)

@@ -291,7 +291,7 @@ def chosen(names: tuple[str, ...], scope: Scope) -> tuple[Workload, ...]:
         found = [each for each in WORKLOADS if scope in each.scopes or scope is Scope.FULL]
     if FIXED_RATE in names and PLAIN not in names:  # which says at what rate
         [plain] = [each for each in WORKLOADS if each.name == PLAIN]
-        found.insert(0, replace(plain, contestants=FEW))
+        found.insert(0, plain)
     return tuple(_for(scope, each) for each in found)
 
 
