@@ -54,7 +54,7 @@ def shown(
     """Medians, the ratio to the base with its spread, the bars if they are `judged`; beside them
     the ratio that was committed, if `before` has it."""
     rounds = results.rounds(workload.name)
-    names = [each.name for each in workload.contestants]
+    names = [each.name for each in workload.contestants if any(each.name in one for one in rounds)]
     measures = [key for key in SHOWN if any(values_of(rounds, name, key) for name in names)]
     table = Table(title=f"{workload.name}: {workload.says}", title_justify="left",
                   box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fmt: skip
