@@ -98,7 +98,7 @@ _UNUSUAL: Final = field_scan(
     proxy-connection
     """,
     rb"""
- (?!Content-(?:Length:\ (?:0|[1-9][0-9]{0,17})\r|Type:\ (?:[^tT]|text/[^eE]))
+ (?!Content-(?:Length:\ (?:0|[1-9][0-9]{0,17})\r|Type:\ (?:[^tT\ \t]|text/[^eE]))
    |Connection:\ keep-alive\r)
  (?:[Cc][Oo][Nn](?:
      [Tt](?i:ent)-(?:[Ll](?i:ength)@|[Tt](?i:ype):[ \t]*(?i:text/event-stream)(?=[ \t;\r]))
