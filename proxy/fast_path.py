@@ -159,6 +159,9 @@ def end(connection: "UpstreamConnection", exchange: "Exchange", data: bytes) -> 
     else:
         lines = b"".join((kept, date, via_line, request_id))
         down.write_apart(lines, memoryview(data)[end - 4 :])
+    if connection.paused:
+        # By this write, as the client does not read. Another client's request is next on it.
+        connection.resume()
     connection.exchange = exchange.connection = None
     connection.has_answered = True
     transport = connection.transport
@@ -195,9 +198,10 @@ def end(connection: "UpstreamConnection", exchange: "Exchange", data: bytes) -> 
         worker.access_log.add(exchange, "answered_by_upstream", now_us)
         exchange.status = exchange.bytes_out = 0
         exchange._head = NO_HEAD
+    # As `Exchange._as_new`: what the next request is counted by must not be this one's.
     exchange.plain = None
     exchange.request_head = b""
-    exchange.pool = None
+    exchange.upstream = exchange.pool = None
     down.has_asked = True
     if down.eof or down.paused or down.buffer or down.gone or down.write_paused:
         exchange._head = NO_HEAD
