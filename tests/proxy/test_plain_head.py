@@ -186,6 +186,7 @@ def test_a_plain_answer_is_read_as_the_full_reader_reads_it(data: bytes) -> None
         answer(b"Content-Length: 5", b"Keep-Alive: timeout=5"),
         answer(b"Content-Length: 5", b"X-Request-Id: a"),
         answer(b"Content-Length: 5", b"Content-Type: text/event-stream"),
+        answer(b"Content-Length: 5", b"Content-Type:  text/event-stream"),
         answer(b"Content-Length: 5", b"Upgrade: h2c"),
         answer(b"Content-Length: 5", b"Proxy-Connection: a"),
         answer(b"Content-Length: 5", line=b"HTTP/1.0 200 OK"),
