@@ -18,11 +18,12 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvloop
 
@@ -229,9 +230,8 @@ class Worker:
             listening = socket.socket(fileno=descriptor)
             listening.setblocking(False)
             bind: str = entry["bind"]
-            kept.append(
-                Listener(listening, bind, entry["owner"], partial(self._new_connection, bind))
-            )
+            factory = cast(Callable[[], asyncio.Protocol], partial(self._new_connection, bind))
+            kept.append(Listener(listening, bind, entry["owner"], factory))
         self.listeners = kept
         for gone in old.values():
             gone.close()
