@@ -31,4 +31,5 @@ is held against a bar. The files, in reading order:
     plot.py          docs/benchmarks.svg
     terminal.py      what a person sees while it runs
     profiling.py     perf or py-spy beside a load
+    hot_path.py      the worker's own part of a request, in one process: microseconds, opcodes
 """

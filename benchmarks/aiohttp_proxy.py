@@ -1,4 +1,4 @@
-"""A plain proxy of aiohttp's server and client, on uvloop: `… PORT ORIGIN_PORT`.
+"""A plain proxy of aiohttp's server and client, on the standard loop: `… PORT ORIGIN_PORT`.
 
 What a person would write who needs a proxy in Python and looks no further; bodies are
 streamed, connections to the origin are kept.
@@ -9,7 +9,6 @@ import sys
 from typing import Final
 
 import aiohttp
-import uvloop
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -84,4 +83,4 @@ async def serve(port: int, origin_port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))

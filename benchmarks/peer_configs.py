@@ -33,8 +33,22 @@ class Site:
     """The checkout."""
 
 
+_HAPROXY_FIELDS: Final = """\
+ option forwardfor
+ unique-id-format %{+X}o%ci:%cp_%Ts_%rt
+ unique-id-header X-Request-Id
+ http-request set-header X-Forwarded-Proto http
+ http-request set-header X-Forwarded-Host %[req.hdr(host)]
+ http-request add-header Via "1.1 haproxy"
+ http-response add-header Via "1.1 haproxy"
+ http-response set-header X-Request-Id %[unique-id]
+"""
+"""What a proxy in front of an application is mostly set to say, and Turnout says unasked."""
+
+
 def haproxy(site: Site) -> str:
     splice = " option splice-response\n" if site.variant is Variant.SPLICE else ""
+    fields = _HAPROXY_FIELDS if site.variant is Variant.FIELDS else ""
     # `http-reuse always` is Turnout's rule: any idle connection serves any client. With the
     # default, a client connection's first request opens a server connection of its own.
     return f"""global
@@ -50,7 +64,7 @@ defaults
  http-reuse always
 frontend clients
  bind 127.0.0.1:{site.port} backlog 4096
- default_backend origin
+{fields} default_backend origin
 backend origin
 {splice} server blue 127.0.0.1:{site.blue}
 """

@@ -19,10 +19,11 @@ from benchmarks.workloads import BARS, WORKLOADS, Drive, Workload
 BEGIN: Final = "<!-- results:begin -->\n"
 END: Final = "<!-- results:end -->"
 PEERS_SHOWN: Final = (
-    "turnout", "haproxy", "haproxy splice", "nginx", "envoy", "traefik", "caddy", "aiohttp",
+    "turnout", "haproxy", "haproxy splice", "haproxy fields", "nginx", "envoy", "traefik", "caddy", "aiohttp",
 )  # fmt: skip
 NAMES: Final = {
     "turnout": "Turnout", "haproxy": "HAProxy", "haproxy splice": "HAProxy, splice",
+    "haproxy fields": "HAProxy, same fields",
     "envoy": "Envoy", "traefik": "Traefik", "caddy": "Caddy",
 }  # fmt: skip
 

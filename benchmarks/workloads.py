@@ -37,6 +37,8 @@ class Variant(StrEnum):
     PLAIN = ""
     SPLICE = "splice"
     """HAProxy with `option splice-response`."""
+    FIELDS = "fields"
+    """HAProxy that tells the origin and the client what Turnout tells them of itself."""
     LOG = "log"
     """Turnout with its JSON access log."""
     WEIGHTS = "90/10"
@@ -118,10 +120,12 @@ class Workload:
 TURNOUT: Final = Contestant("turnout")
 HAPROXY: Final = Contestant("haproxy")
 SPLICE: Final = Contestant("haproxy", Variant.SPLICE)
+FIELDS: Final = Contestant("haproxy", Variant.FIELDS)
 NGINX: Final = Contestant("nginx")
 MANY: Final = tuple(map(Contestant, ("envoy", "traefik", "caddy", "aiohttp")))
 FEW: Final = (HAPROXY, TURNOUT, NGINX)
 ALL: Final = (*FEW, *MANY)
+HEADS: Final = (HAPROXY, TURNOUT, FIELDS, NGINX, *MANY)
 LARGE: Final = (HAPROXY, TURNOUT, SPLICE, NGINX)
 LARGE_ALL: Final = (*LARGE, *MANY)
 
@@ -156,9 +160,9 @@ def _post(size: int) -> Request:
 
 
 WORKLOADS: Final = (
-    Workload(PLAIN, "100 B, 64 connections", ALL, scopes=BOTH),
+    Workload(PLAIN, "100 B, 64 connections", HEADS, scopes=BOTH),
     Workload(
-        "browser-heads", "100 B, 20 browser-like fields each way", ALL,
+        "browser-heads", "100 B, 20 browser-like fields each way", HEADS,
         request=Request(path="/h/", heads=Heads.BROWSER), scopes=QUICK,
     ),
     Workload("plain-256", "100 B, 256 connections", ALL, connections=256, scopes=QUICK),

@@ -16,7 +16,7 @@ from turnout.proxy.fields import field_scan
 from turnout.proxy.framing import BodyKind
 from turnout.proxy.head import FIELDS as REQUEST_FIELDS
 from turnout.proxy.head import Listener, RequestHead
-from turnout.proxy.target import ORIGIN_FORM, hosts
+from turnout.proxy.target import hosts
 
 PlainRequest = tuple[bytes, bytes, bytes, bytes, bytes, bool]
 """Method, path without query, name to route by, Host as it is passed on, what else is; whether
@@ -33,16 +33,22 @@ _requests = httptools.HttpRequestParser(Listener(_pending))
 _answers = httptools.HttpResponseParser(Listener(_pending))
 
 
+# As `target.ORIGIN_FORM`, without what is not plain. What a `+` behind a `*` has taken is not
+# given back: here it could not be.
+_START: Final = re.compile(
+    rb"([A-Z-]+) (/[!\"$->@-~]*+)(?:\?[!\"$-~]*+)?+ HTTP/1\.1\r\n"
+    rb"(?:[Hh]ost: ?([!-~]*+)\r\n)?+"
+)
+
+
 def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
     """Read a whole head, blank line included, of a request that has no body, speaks HTTP/1.1,
     names a host that is known and says nothing to a proxy but whether the connection is to go
     on; None for any other, and for one that is not to be passed on. `fields_max` as for `parse_request`."""
-    start = ORIGIN_FORM.match(head)
+    start = _START.match(head)
     if start is None or (len(head) > 4 * fields_max > 0 and head.count(b"\r\n") > fields_max + 2):
         return None
-    method, path, minor, authority = start.groups()
-    if path is None or minor == b"0":
-        return None
+    method, path, authority = start.groups()
     kept = b""
     keep_alive = True
     field = REQUEST_FIELDS.search(head, start.end() - 1)
@@ -86,7 +92,9 @@ def full_head(plain: PlainRequest) -> RequestHead:
 
 _TAIL: Final = b"\r\n\r\n"
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) [\t -~\x80-\xff]*\r\n")
+_OK: Final = b"HTTP/1.1 200 OK\r\n"
 _NO_BODY: Final = frozenset((b"204", b"304"))
+_LENGTH: Final = b"\nContent-Length: "
 _KEEP_ALIVE: Final = b"\nConnection: keep-alive\r"
 
 # Every field that means something in an answer, but for the two above in the very form in
@@ -98,7 +106,7 @@ _UNUSUAL: Final = field_scan(
     proxy-connection
     """,
     rb"""
- (?!Content-(?:Length:\ (?:0|[1-9][0-9]{0,17})\r|Type:\ (?:[^tT]|text/[^eE]))
+ (?!Content-(?:Length:\ (?:0|[1-9][0-9]{0,17})\r|Type:\ (?:[^tT\ \t]|text/[^eE]))
    |Connection:\ keep-alive\r)
  (?:[Cc][Oo][Nn](?:
      [Tt](?i:ent)-(?:[Ll](?i:ength)@|[Tt](?i:ype):[ \t]*(?i:text/event-stream)(?=[ \t;\r]))
@@ -116,21 +124,27 @@ def read_plain_answer(data: bytes, end: int, fields_max: int) -> PlainAnswer | N
     """Read the head `data[:end]` of an answer whose whole body, of a length that it declares,
     is the rest of `data`; None for any other. To be asked only for an answer that is not one to
     HEAD. `fields_max` as for `parse_response`."""
-    line = _STATUS_LINE.match(data)
-    if line is None or (end > 4 * fields_max > 0 and data.count(b"\r\n", 0, end) > fields_max + 2):
+    if data.startswith(_OK):
+        status = 200
+        fields_at = 15
+    else:
+        line = _STATUS_LINE.match(data)
+        if line is None or line[1] in _NO_BODY:
+            return None
+        status = int(line[1])
+        fields_at = line.end() - 1
+    if end > 4 * fields_max > 0 and data.count(b"\r\n", 0, end) > fields_max + 2:
         return None
     size = len(data) - end
-    at = data.find(b"\nContent-Length: %d\r" % size, 0, end)
-    if at < 0 or _UNUSUAL.search(data, line.end() - 1, end) is not None:
+    head = data[:end]
+    at = head.find(b"\nContent-Length: %d\r" % size)
+    if at < 0 or head.rfind(_LENGTH) != at or _UNUSUAL.search(head, fields_at) is not None:
         return None
-    status = line[1]
-    if status in _NO_BODY or data.rfind(b"\nContent-Length: ", 0, end) != at:
-        return None
-    at = data.find(_KEEP_ALIVE, 0, end)
+    at = head.find(_KEEP_ALIVE)
     if at < 0:
-        kept = data[: end - 2]
-    elif data.rfind(_KEEP_ALIVE, 0, end) == at:
-        kept = data[: at + 1] + data[at + 25 : end - 2]
+        kept = head[:-2]
+    elif head.rfind(_KEEP_ALIVE) == at:
+        kept = head[: at + 1] + head[at + 25 : -2]
     else:
         return None
     _pending.append(True)
@@ -142,4 +156,4 @@ def read_plain_answer(data: bytes, end: int, fields_max: int) -> PlainAnswer | N
         _pending.clear()
         _answers.__init__(Listener(_pending))  # type: ignore[misc]
         return None
-    return int(status), size, kept
+    return status, size, kept
