@@ -34,7 +34,7 @@ from turnout.proxy.scoreboard import (
 
 if TYPE_CHECKING:
     from turnout.proxy.tunnel import Tunnel
-    from turnout.proxy.worker import Worker
+    from turnout.proxy.worker_core import Worker
 
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, 0 seconds: closing sends a reset, the only unclean end that a body which ends

@@ -19,7 +19,7 @@ from turnout.proxy.commands import Passive
 if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
     from turnout.proxy.upstream import UpstreamConnection
-    from turnout.proxy.worker import Worker
+    from turnout.proxy.worker_core import Worker
 
 KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A server that announces `Keep-Alive: timeout=5` may count from before we saw its answer, so
