@@ -68,17 +68,19 @@ def test_a_build_that_cannot_be_says_what_to_do(
 
 
 @of_the_compiled
-def test_what_is_tested_is_the_compiled_build_and_not_this_checkout() -> None:
-    assert under_test.is_compiled(), under_test.origin()
-    assert ROOT / "proxy" not in under_test.origin().parents
+def test_every_module_of_the_list_is_compiled_and_not_of_this_checkout() -> None:
+    assert under_test.is_compiled(), under_test.origin("turnout.proxy.fast_path")
+    origins = [under_test.origin(module) for module in compiled_modules()]
+    assert [
+        each for each in origins if each.suffix != ".so" or ROOT / "proxy" in each.parents
+    ] == []
 
 
 @of_the_compiled
-async def test_a_worker_has_mapped_every_compiled_module_and_no_source_of_this_checkout() -> None:
+async def test_a_worker_runs_what_is_compiled() -> None:
     async with bench(workers=1, control=False, health="off") as at:
         assert (await at.get("/")).status == 200
         [pid] = at.product.workers().values()
         mapped = Path(f"/proc/{pid}/maps").read_text()
-    for module in compiled_modules():
-        assert f"/{module.replace('.', '/')}.cpython" in mapped, module
-    assert f"{ROOT}/" not in mapped.replace(f"{ROOT}/.venv", "")
+    assert "/turnout__mypyc.cpython" in mapped
+    assert "/turnout/proxy/worker_core.cpython" in mapped

@@ -20,9 +20,7 @@ IS_CHECKOUT: Final = not _CHOSEN
 PYTHON: Final = os.path.abspath(_CHOSEN) if _CHOSEN else sys.executable
 """Starts the product."""
 
-_ORIGIN: Final = (
-    "import importlib.util; print(importlib.util.find_spec('turnout.proxy.fast_path').origin)"
-)
+_ORIGIN: Final = "import importlib.util, sys; print(importlib.util.find_spec(sys.argv[1]).origin)"
 
 
 def python_path(*before: Path | str) -> str:
@@ -32,10 +30,10 @@ def python_path(*before: Path | str) -> str:
 
 
 @functools.cache
-def origin() -> Path:
-    """The file of the data plane's hottest module. Raises CalledProcessError without one."""
+def origin(module: str) -> Path:
+    """The file that a module of what is tested comes from. Raises CalledProcessError without one."""
     done = subprocess.run(
-        [PYTHON, "-P", "-c", _ORIGIN], env={**os.environ, "PYTHONPATH": python_path()},
+        [PYTHON, "-P", "-c", _ORIGIN, module], env={**os.environ, "PYTHONPATH": python_path()},
         cwd="/", capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     return Path(done.stdout.strip())
@@ -43,4 +41,4 @@ def origin() -> Path:
 
 def is_compiled() -> bool:
     """Whether what is tested is the compiled build."""
-    return not IS_CHECKOUT and origin().suffix == ".so"
+    return not IS_CHECKOUT and origin("turnout.proxy.fast_path").suffix == ".so"
