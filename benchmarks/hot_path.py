@@ -78,6 +78,13 @@ class Transport:
         return False
 
 
+class Loop:
+    """Turns when we do."""
+
+    def call_soon(self, callback: object) -> None:
+        pass
+
+
 def request(fields: int) -> bytes:
     """A head with so many fields beside its Host."""
     lines = b"".join(b"X-Field-%d: a value of usual length %d\r\n" % (i, i) for i in range(fields))
@@ -105,7 +112,9 @@ class Bench:
     def exchange(self, head: bytes, data: bytes) -> None:
         """One request and its answer."""
         self.down.data_received(head)
+        self.worker.flush()
         self.up.data_received(data)
+        self.worker.flush()
 
 
 @contextmanager
@@ -131,6 +140,7 @@ def bench() -> Iterator[Bench]:
         )
         worker = Worker(arguments, asyncio.get_running_loop())
         worker.adopt_table()
+        worker.loop = cast(asyncio.AbstractEventLoop, Loop())
         down = Downstream(worker, b"")
         down.connection_made(cast(asyncio.Transport, Transport()))
         pool = worker.serving.services[0].upstreams[0].servers[0]

@@ -94,6 +94,7 @@ class Exchange(Account):
         "down",
         # for one exchange
         "_head",
+        "answer_put_aside",
         "attempt_number",
         "body_done",
         "breaks_by_reset",
@@ -139,6 +140,7 @@ class Exchange(Account):
         is set here is what `fast_path` relies on and leaves as it is."""
         self._head = NO_HEAD
         self.plain: PlainRequest | None = None
+        self.answer_put_aside = b""
         self.request_head = self.request_id = b""
         self.upstream = None
         self.pool = None

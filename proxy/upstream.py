@@ -35,7 +35,8 @@ class UpstreamConnection:
 
     __slots__ = (
         # for the connection's life
-        "pool", "transport", "descriptor", "expires_s", "has_answered", "keep_alive_s", "lost",
+        "pool", "transport", "descriptor", "expires_s", "has_answered", "is_put_aside", "keep_alive_s",
+        "lost",
         "paused", "reads_short", "stalled",
         # for one exchange
         "body", "buffer", "decoder", "exchange", "interims", "keep", "remaining", "tunnel",
@@ -44,6 +45,7 @@ class UpstreamConnection:
     def __init__(self, pool: "ServerPool") -> None:
         self.pool = pool
         self.has_answered = False
+        self.is_put_aside = False
         self.expires_s = 0.0
         self.keep_alive_s: float | None = None
         self.lost = False
@@ -154,7 +156,10 @@ class UpstreamConnection:
                 self.pool.forget(self)
                 self.transport.abort()
             return
-        if self.tunnel is not None:
+        if self.is_put_aside:
+            # It has not been asked yet: what it says is the answer to nothing.
+            self.connection_unfit(exchange)
+        elif self.tunnel is not None:
             self.tunnel.from_server(data)
         elif self.body is None:
             if exchange.plain is None or self.buffer or not fast_path.end(self, exchange, data):
@@ -165,6 +170,14 @@ class UpstreamConnection:
                 exchange.response_data(out)
             if ended and self.exchange is exchange:
                 exchange.response_end()
+
+    def connection_unfit(self, exchange: "Exchange") -> None:
+        """Unasked bytes came before the request was written: it goes out on another one."""
+        self.is_put_aside = False
+        self.exchange = None
+        if not self.lost:
+            self.transport.abort()
+        exchange.upstream_lost("unasked bytes")
 
     def _heads(self, exchange: "Exchange", data: bytes) -> None:
         """Read heads up to the final one and pass it on with the body's beginning."""

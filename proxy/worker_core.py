@@ -23,7 +23,7 @@ from time import monotonic, time
 from typing import Any, Final, cast
 
 from turnout.config.table import RoutingTable, TableError, decode
-from turnout.proxy import deadlines, drain
+from turnout.proxy import deadlines, drain, fast_path
 from turnout.proxy.accesslog import BATCH_BYTES, AccessLog
 from turnout.proxy.channel import Channel
 from turnout.proxy.commands import (
@@ -73,6 +73,7 @@ from turnout.proxy.scoreboard import (
 )
 from turnout.proxy.serving import Serving
 from turnout.proxy.splice import Pipes
+from turnout.proxy.upstream import UpstreamConnection
 
 TICK_S: Final = 0.05
 SWEEP_TICKS: Final = round(deadlines.SWEEP_S / TICK_S)
@@ -125,6 +126,9 @@ class Worker:
         self.random = partial(random.getrandbits, 32)
         self.id_prefix = secrets.token_hex(8).encode() + b"-"
         self.ids_given = 0
+        self.asked: list[UpstreamConnection] = []
+        self.answers: list[Exchange] = []
+        """Put aside by the fast path, until `flush`."""
         self._ticks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._prepared: dict[int, RoutingTable] = {}
@@ -343,6 +347,7 @@ class Worker:
 
     def receive(self, message: Message) -> None:
         """Carry out what control asks. Each is idempotent."""
+        self.flush()
         if isinstance(message, Poke):
             self._look()
         elif isinstance(message, Prepare):
@@ -409,6 +414,14 @@ class Worker:
 
     # ------------------------------------------------------------ turning
 
+    def flush(self) -> None:
+        """Write what the fast path has put aside, before anything else happens to it."""
+        while self.asked or self.answers:
+            try:
+                fast_path.flush(self)
+            except Exception as error:  # noqa: BLE001 - counted and said; what is left is written
+                self.unexpected(error)
+
     def _look(self) -> None:
         """Acknowledge the newest epoch, in a callback of its own: whatever read an older word
         has been counted by now. Let held requests go whose service is no longer held."""
@@ -428,6 +441,7 @@ class Worker:
         self._ticks += 1
         ticks = self._ticks
         try:
+            self.flush()
             self._look()
             if self.listeners:
                 self._look_at_siblings()
@@ -509,6 +523,7 @@ class Worker:
 
     def _leave(self) -> None:
         """One look of a leaving worker: close quiet connections, cut at the deadline, go."""
+        self.flush()
         if self.now_s >= self.leave_at_s:
             for exchange in list(drain.under_way(self.connections)):
                 exchange.cut("shutdown")

@@ -10,10 +10,11 @@ import uvloop
 from benchmarks import hot_path
 from benchmarks.hot_path import Transport, answer, bench, opcodes, parts, request
 
-OPCODES_MAX = 900 if sys.version_info[:2] == (3, 11) else 1100
+OPCODES_MAX = 1100 if sys.version_info[:2] == (3, 11) else 1300
 """Other versions compile the same to somewhat more or fewer."""
-CALLS_MAX = 6
-"""Of Python functions: both callbacks, `begin`, `end`, and the two readers of heads."""
+CALLS_MAX = 10
+"""Of Python functions: both callbacks, `begin`, `end`, the two readers of heads, and two flushes,
+which in a busy worker are shared by all that came in one turn."""
 
 
 @pytest.fixture
