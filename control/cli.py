@@ -704,7 +704,15 @@ def upgrade(control: Control = None, config: Config = None) -> None:
 
 @app.command(rich_help_panel="Run")
 def version() -> None:
-    """Print the version."""
-    from importlib.metadata import version as installed
+    """Print the version, and whether the data plane is compiled.
 
-    print(f"turnout {installed('turnout')} ({Path(sys.executable)})")
+    Example: turnout version
+    """
+    from importlib.metadata import version as installed
+    from importlib.util import find_spec
+
+    # By name, as nothing of the data plane is to be loaded here.
+    hot = find_spec("turnout.proxy.fast_path")
+    compiled = hot is not None and not str(hot.origin).endswith(".py")
+    how = "compiled by mypyc" if compiled else "interpreted"
+    print(f"turnout {installed('turnout')}, data plane {how} ({Path(sys.executable)})")

@@ -20,6 +20,7 @@ from typing import Any, Final
 import httpx
 
 from loadtests.ledgers import UPSTREAMS
+from tests import under_test
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SERVICE: Final = "shop"
@@ -59,6 +60,9 @@ class Stage:
         self._environment = dict(os.environ)
         paths = (str(ROOT), self._environment.get("PYTHONPATH", ""))
         self._environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        self._product_path = (
+            self._environment["PYTHONPATH"] if under_test.IS_CHECKOUT else under_test.python_path()
+        )
         self.faults: list[str] = []
         """What was wrong with a process."""
 
@@ -77,8 +81,8 @@ class Stage:
         self.write_config()
         with self.product_log.open("wb") as log:
             self._product = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "turnout", "run", "-c", str(self.config),
-                cwd=self.directory, env=self._environment,
+                under_test.PYTHON, "-P", "-m", "turnout", "run", "-c", str(self.config),
+                cwd=self.directory, env={**self._environment, "PYTHONPATH": self._product_path},
                 stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         await self._ready()

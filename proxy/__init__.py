@@ -2,7 +2,7 @@
 
 A connection arrives, and a request with it:
 
-1. `worker`: the process; its loop, its listeners, the table in force, its end.
+1. `worker`: the process; `worker_core`: its loop, its listeners, the table in force, its end.
    `listener` accepts; `channel` is the line to control; `serving` is the table come alive.
 2. `downstream`: a client's connection finds a head and where its body ends.
    `head`, with `target` and `fields`, reads and rewrites it, `framing` says where the body

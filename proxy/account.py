@@ -43,7 +43,7 @@ from turnout.proxy.scoreboard import (
 
 if TYPE_CHECKING:
     from turnout.proxy.serving import ServiceState, UpstreamState
-    from turnout.proxy.worker import Worker
+    from turnout.proxy.worker_core import Worker
 
 NO_SLOT: Final = -1
 

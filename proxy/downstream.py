@@ -34,7 +34,7 @@ from turnout.proxy.scoreboard import (
 
 if TYPE_CHECKING:
     from turnout.proxy.tunnel import Tunnel
-    from turnout.proxy.worker import Worker
+    from turnout.proxy.worker_core import Worker
 
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, 0 seconds: closing sends a reset, the only unclean end that a body which ends
@@ -49,8 +49,9 @@ _HEAD_END: Final = b"\r\n\r\n"
 _NONE: Final = BodyKind.NONE  # Hot: looking up an enum's member takes 0.05 us.
 
 
-class Downstream(asyncio.Protocol):
-    """One client connection."""
+class Downstream:
+    """One client connection: an `asyncio.Protocol` in all but its base, as that is asked of it by
+    nobody, and compiled classes inherit from compiled ones (decision 17)."""
 
     __slots__ = (
         # for the connection's life

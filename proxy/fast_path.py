@@ -41,7 +41,7 @@ from turnout.proxy.scoreboard import (
 if TYPE_CHECKING:
     from turnout.proxy.downstream import Downstream
     from turnout.proxy.upstream import UpstreamConnection
-    from turnout.proxy.worker import Worker
+    from turnout.proxy.worker_core import Worker
 
 WRITE_APART_BYTES: Final = 16 * 1024
 """What comes of a body with its head is not copied to be joined to it, from this length on."""

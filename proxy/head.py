@@ -25,6 +25,7 @@ from turnout.proxy.fields import (
     field_scan,
 )
 from turnout.proxy.framing import BodyKind, Refused, body_end_of_request, is_plain_length
+from turnout.proxy.response_head import Listener as Listener
 from turnout.proxy.response_head import ResponseHead as ResponseHead
 from turnout.proxy.response_head import forward_interim as forward_interim
 from turnout.proxy.response_head import forward_response as forward_response
@@ -174,18 +175,6 @@ _TAIL: Final = b"\r\n\r\n"
 _CHUNKED_TAIL: Final = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
 _BODY_NONE: Final = BodyKind.NONE
 _BODY_LENGTH: Final = BodyKind.LENGTH
-
-
-class Listener:
-    """What llhttp calls. A list's own `pop` notes the end of a message without a frame of
-    Python; a second message in one head would pop from an empty list, which is an error."""
-
-    # Hot: what a parser does not find it asks for by an exception, each time it is made new.
-    on_message_begin = on_url = on_status = on_header = on_headers_complete = None
-    on_body = on_chunk_header = on_chunk_complete = None
-
-    def __init__(self, pending: list[bool]) -> None:
-        self.on_message_complete = pending.pop
 
 
 _pending: list[bool] = []

@@ -28,9 +28,9 @@ _CONNECTION: Final = REQUEST_FIELDS.groupindex["connection"]
 _ON_OR_NOT: Final = frozenset((b"keep-alive", b"close"))
 _HOST: Final = REQUEST_FIELDS.groupindex["host"]
 
-_pending: list[bool] = []
-_requests = httptools.HttpRequestParser(Listener(_pending))
-_answers = httptools.HttpResponseParser(Listener(_pending))
+_pending: Final[list[bool]] = []
+_requests: Final = httptools.HttpRequestParser(Listener(_pending))
+_answers: Final = httptools.HttpResponseParser(Listener(_pending))
 
 
 # As `target.ORIGIN_FORM`, without what is not plain. What a `+` behind a `*` has taken is not

@@ -8,7 +8,9 @@ unasked bytes has left the pool in the callback that read them, so it is never u
 import asyncio
 import select
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 from turnout.config.model import Address, AddressKind
 from turnout.config.table import TablePool, TableServer
@@ -17,7 +19,7 @@ from turnout.proxy.commands import Passive
 if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
     from turnout.proxy.upstream import UpstreamConnection
-    from turnout.proxy.worker import Worker
+    from turnout.proxy.worker_core import Worker
 
 KEEP_ALIVE_MARGIN_S: Final = 1.0
 """A server that announces `Keep-Alive: timeout=5` may count from before we saw its answer, so
@@ -189,15 +191,14 @@ class ServerPool:
         ticket = exchange.attempt_number
         loop = self.worker.loop
         timeout_s = self.worker.table.timeouts.connect_s
+        factory = cast(Callable[[], asyncio.BaseProtocol], partial(UpstreamConnection, self))
         try:
             async with asyncio.timeout(timeout_s or None):
                 if self.target.kind is AddressKind.UNIX:
-                    _, connection = await loop.create_unix_connection(
-                        lambda: UpstreamConnection(self), self.target.path
-                    )
+                    _, made = await loop.create_unix_connection(factory, self.target.path)
                 else:
-                    _, connection = await loop.create_connection(
-                        lambda: UpstreamConnection(self), self.target.host, self.target.port
+                    _, made = await loop.create_connection(
+                        factory, self.target.host, self.target.port
                     )
         except asyncio.CancelledError:
             self.opening -= 1
@@ -210,6 +211,7 @@ class ServerPool:
                 exchange.connect_failed("connect_timeout" if late else "connect_failed")
             self._next()
             return
+        connection = cast(UpstreamConnection, made)
         self.opening -= 1  # `open` has it since it was made, and until it is lost
         if not exchange.waits_for(ticket):  # the client went away meanwhile
             if not connection.closing:

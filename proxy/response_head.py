@@ -6,7 +6,7 @@ differ. A refused response is a 502 for the client: its server is at fault.
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import httptools
 
@@ -88,18 +88,26 @@ _CHUNKED_BODY: Final = BodyKind.CHUNKED
 TIMEOUTS_REMEMBERED: Final = 256
 
 
-class _Listener:
-    """As in head.py."""
+class Listener:
+    """What llhttp calls. A list's own `pop` notes the end of a message without a frame of
+    Python; a second message in one head would pop from an empty list, which is an error."""
 
-    on_message_begin = on_url = on_status = on_header = on_headers_complete = None
-    on_body = on_chunk_header = on_chunk_complete = None
+    # Hot: what a parser does not find it asks for by an exception, each time it is made new.
+    on_message_begin: ClassVar[None] = None
+    on_url: ClassVar[None] = None
+    on_status: ClassVar[None] = None
+    on_header: ClassVar[None] = None
+    on_headers_complete: ClassVar[None] = None
+    on_body: ClassVar[None] = None
+    on_chunk_header: ClassVar[None] = None
+    on_chunk_complete: ClassVar[None] = None
 
     def __init__(self, pending: list[bool]) -> None:
         self.on_message_complete = pending.pop
 
 
 _pending: list[bool] = []
-_listener = _Listener(_pending)
+_listener = Listener(_pending)
 _llhttp = httptools.HttpResponseParser(_listener)
 
 

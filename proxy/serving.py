@@ -28,7 +28,7 @@ from turnout.proxy.scoreboard import (
 )
 
 if TYPE_CHECKING:
-    from turnout.proxy.worker import Worker
+    from turnout.proxy.worker_core import Worker
 
 UNMATCHED_SLOT: Final = 0
 """Requests that no service matches are counted here."""

@@ -29,8 +29,9 @@ _NONE: Final = BodyKind.NONE
 _LENGTH: Final = BodyKind.LENGTH
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection to a server. `exchange` is None while it is idle in the pool."""
+class UpstreamConnection:
+    """One connection to a server: as `Downstream`, a protocol in all but its base. `exchange` is
+    None while it is idle in the pool."""
 
     __slots__ = (
         # for the connection's life
@@ -128,7 +129,8 @@ class UpstreamConnection(asyncio.Protocol):
         if short is not self.reads_short and not self.lost:
             self.reads_short = short
             transport = self.transport
-            transport.set_protocol(self.pool.worker.short_reads(self) if short else self)
+            protocol = self.pool.worker.short_reads(self) if short else self
+            transport.set_protocol(cast(asyncio.BaseProtocol, protocol))
             if transport.is_reading():
                 # How to read is looked up when reading begins.
                 transport.pause_reading()
