@@ -10,7 +10,7 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from turnout.config.model import Address, AddressKind
+from turnout.config.address import Address, AddressKind
 from turnout.config.table import TablePool, TableServer
 from turnout.proxy.commands import Passive
 
