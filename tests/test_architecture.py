@@ -133,7 +133,7 @@ NEVER_LOADED = {
     },
     "turnout.proxy.worker": {
         "aiohttp", "dns", "httpx", "prometheus_client", "pydantic", "rich", "ruamel", "sqlite3",
-        "typer", "turnout.config.settings", "turnout.control",
+        "typer", "turnout.config.model", "turnout.config.settings", "turnout.control",
     },
 }  # fmt: skip
 
