@@ -21,19 +21,22 @@ OUTCOMES = ("answered_by_upstream", "answered_by_proxy", "client_aborted", "cut"
 
 # A worker that forgets to count one answer in fifty.
 FORGETS = """
-from turnout.proxy import exchange, scoreboard
-end = exchange.Exchange._end_answered
+from turnout.proxy import fast_path, scoreboard
+end = fast_path.end
 count = 0
 
-def forgetful(self):
+def forgetful(connection, exchange, data):
     global count
+    upstream = exchange.upstream
+    if not end(connection, exchange, data):
+        return False
     count += 1
-    end(self)
     if count % 50 == 0:
-        word = self.upstream.base + scoreboard.U_ANSWERED + scoreboard.CODE_INDEX[self.status]
-        self.worker.words[word] -= 1
+        word = upstream.base + scoreboard.U_ANSWERED + scoreboard.CODE_INDEX[200]
+        exchange.worker.words[word] -= 1
+    return True
 
-exchange.Exchange._end_answered = forgetful
+fast_path.end = forgetful
 """
 
 
