@@ -21,22 +21,19 @@ OUTCOMES = ("answered_by_upstream", "answered_by_proxy", "client_aborted", "cut"
 
 # A worker that forgets to count one answer in fifty.
 FORGETS = """
-from turnout.proxy import fast_path, scoreboard
-end = fast_path.end
+from turnout.proxy import exchange, scoreboard
+end = exchange.Exchange._end_answered
 count = 0
 
-def forgetful(connection, exchange, data):
+def forgetful(self):
     global count
-    upstream = exchange.upstream
-    if not end(connection, exchange, data):
-        return False
     count += 1
+    end(self)
     if count % 50 == 0:
-        word = upstream.base + scoreboard.U_ANSWERED + scoreboard.CODE_INDEX[200]
-        exchange.worker.words[word] -= 1
-    return True
+        word = self.upstream.base + scoreboard.U_ANSWERED + scoreboard.CODE_INDEX[self.status]
+        self.worker.words[word] -= 1
 
-fast_path.end = forgetful
+exchange.Exchange._end_answered = forgetful
 """
 
 
