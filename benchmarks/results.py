@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.machine import DATA_PLANE, INTERPRETED
 from benchmarks.ratios import Round, Sample
 
 FORMAT: Final = 1
@@ -99,8 +98,7 @@ def decode(text: str) -> Results:
     if document.get("format") != FORMAT:
         raise ValueError(f"results of format {document.get('format')}; this reads {FORMAT}")
     return Results(
-        # Results that do not say it are from before there was another.
-        {**document["facts"], DATA_PLANE: document["facts"].get(DATA_PLANE, INTERPRETED)},
+        document["facts"],
         document["versions"],
         document["commit"],
         document["command"],

@@ -85,8 +85,8 @@ class Carrier:
     """One switchover under way."""
 
     __slots__ = (
-        "_activity", "_changed", "_lock", "_service", "_set_at", "_slot", "_tasks", "_world",
-        "value",
+        "_activity", "_changed", "_decided", "_lock", "_service", "_set_at", "_slot", "_tasks",
+        "_world", "value",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +103,8 @@ class Carrier:
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._set_at: int | None = None
         """The revision of the value whose weight is in force already: `start` set it."""
+        self._decided: dict[int, tuple[int, float]] = {}
+        """Step -> its epoch, and when it was decided: as the store has it."""
 
     async def start(self, audit: Audit, revision: int | None, known: Callable[[], None]) -> None:
         """Store a new switchover, as far as it comes without waiting for anybody.
@@ -132,12 +134,13 @@ class Carrier:
             return Note(events=(describe.weights(row, id),))
 
         async def decide() -> ServiceRow:
-            before = world.workers.snapshot(self._slot).to_document()
+            before, at = world.workers.snapshot(self._slot).to_document(), world.now()
             value, decision = await world.store(
-                Database.start_with_weight, new, before, world.now(), note, weight_note, revision
+                Database.start_with_weight, new, before, at, note, weight_note, revision
             )
             stored(value)
             self._set_at = value.revision
+            self._decided[value.step_index] = decision.service.epoch, at
             return decision.service
 
         async def record(row: ServiceRow) -> None:
@@ -263,11 +266,9 @@ class Carrier:
     async def _proof(self) -> Callable[[Switchover], dict[str, Any]]:
         """Take the counters at the end; the receipt is then made of the value as it is stored."""
         world, id = self._world, self.value.id
-        kept = await world.store(Database.baseline, id)
+        kept, in_flight, cut = await world.store(Database.evidence, id)
         before = None if kept is None else snapshot_of(kept)
         after = world.workers.snapshot(self._slot)
-        in_flight = await world.store(Database.in_flight_at_flip, id)
-        cut = await world.store(Database.casualties, id)
         return lambda ended: receipt.build(ended, before, after, in_flight, cut)
 
     # ------------------------------------------------------------ the task
@@ -420,10 +421,15 @@ class Carrier:
             return Note(events=(describe.weights(row, value.id),))
 
         async def decide() -> ServiceRow:
+            at = world.now()
             decision = await world.store(
-                Database.decide_weight, value, step, second_weight, world.now(), note
+                Database.decide_weight, value, step, second_weight, at, note
             )
             decisions.append(decision)
+            if decision.again:
+                self._decided.pop(step, None)
+            else:
+                self._decided[step] = decision.service.epoch, at
             return decision.service
 
         async def record(row: ServiceRow) -> None:
@@ -454,9 +460,12 @@ class Carrier:
         await world.store(Database.step_done, value.id, step, world.now(), outcome)
 
     async def _drainage(self, value: Switchover, upstream: int, step: int) -> Drainage:
-        rows = await self._world.store(Database.steps, value.id)
-        row = next(row for row in rows if row.step == step)
-        return Drainage(self._slot, upstream, row.epoch, row.decided_at)
+        known = self._decided.get(step)
+        if known is None:
+            rows = await self._world.store(Database.steps, value.id)
+            row = next(row for row in rows if row.step == step)
+            known = self._decided[step] = row.epoch, row.decided_at
+        return Drainage(self._slot, upstream, *known)
 
     def _on_cut(
         self, value: Switchover, upstream: int

@@ -395,6 +395,13 @@ class Database(Ledger):
         rows = self._all("SELECT document FROM casualties WHERE switchover = ? ORDER BY seq", id)
         return [json.loads(row[0]) for row in rows]
 
+    def evidence(
+        self, id: str
+    ) -> tuple[dict[str, Any] | None, dict[str, int], list[dict[str, Any]]]:
+        """What a receipt is made of beside the counters at its end: those at its beginning, what
+        was in flight at the flip, what was cut. In one look, as a switch waits for each."""
+        return self.baseline(id), self.in_flight_at_flip(id), self.casualties(id)
+
     def receipt(self, id: str) -> dict[str, Any] | None:
         """The receipt of a switchover that has ended."""
         row = self._maybe("SELECT receipt FROM switchovers WHERE id = ?", id)

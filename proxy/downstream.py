@@ -45,6 +45,8 @@ PAUSED_BODY: Final = 1
 PAUSED_PIPELINE: Final = 2
 
 
+NO_HOP: Final = make_hop(peer=b"unknown", scheme=b"http", via=b"", trusted=False)
+"""Of a connection that has not asked yet, or not for a while: nobody has looked at its peer."""
 _HEAD_END: Final = b"\r\n\r\n"
 _NONE: Final = BodyKind.NONE  # Hot: looking up an enum's member takes 0.05 us.
 
@@ -78,6 +80,7 @@ class Downstream:
         self.write_paused = False
         self.written_left = 0
         self.linger_until_s = 0.0
+        self.hop = NO_HOP
         self.hop_table = -1
         self.ready = True
         self.body: BodyKind | None = None
@@ -552,6 +555,13 @@ class Downstream:
             self._close_politely()
         else:
             self.transport.close()
+
+    def rest(self) -> None:
+        """Hold as little as can be until the next request comes: by number, connections at rest
+        are most of what a worker holds."""
+        self.exchange = None
+        self.hop = NO_HOP
+        self.hop_table = -1
 
     def close_idle(self) -> None:
         """The worker is leaving and this connection has nothing under way."""

@@ -446,6 +446,8 @@ class Exchange(Account):
 
     def interim(self, head: ResponseHead) -> None:
         """A 1xx head other than 101: passed on to those who may understand it."""
+        # Not plain any more: `fast_path.end` knows neither this head nor how many there were.
+        self._head, self.plain = self.head, None
         if self.head.version_minor:
             self.down.write(forward_interim(head, via=self.worker.via))
         self._send_unsent()

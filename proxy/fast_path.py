@@ -243,7 +243,7 @@ def flush(worker: "Worker") -> None:
         exchange._head = NO_HEAD
         exchange.plain = None
         exchange.request_head = b""
-        exchange.pool = None
+        exchange.upstream = exchange.pool = None
         down.has_asked = True
         if down.eof or down.paused or down.buffer or down.gone or down.write_paused:
             down.close_after = not request[5]

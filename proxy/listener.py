@@ -41,20 +41,34 @@ class Listener:
         return self._servers is not None
 
     async def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Accept from now on; the socket itself stays open whatever happens to the servers."""
+        """Accept from now on; the socket itself stays open whatever happens to the servers.
+
+        Raises OSError when it cannot (no descriptors left): then it is not accepted from, and
+        the caller may try again. Some copies fewer are no error.
+        """
         if self._servers is not None:
             return
         servers = self._servers = []
         for _ in range(ACCEPTED_PER_TURN):
-            copy = self.socket.dup()
-            if self.socket.family == socket.AF_UNIX:
-                made = await loop.create_unix_server(self._factory, sock=copy, backlog=BACKLOG)
-            else:
-                made = await loop.create_server(self._factory, sock=copy, backlog=BACKLOG)
+            try:
+                made = await self._server(loop)
+            except OSError:
+                if servers:
+                    return
+                if self._servers is servers:
+                    self._servers = None
+                raise
             if self._servers is not servers:  # stopped meanwhile
                 made.close()
                 return
             servers.append(made)
+
+    async def _server(self, loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        """Accept from one more copy of the socket. Raises OSError."""
+        copy = self.socket.dup()
+        if self.socket.family == socket.AF_UNIX:
+            return await loop.create_unix_server(self._factory, sock=copy, backlog=BACKLOG)
+        return await loop.create_server(self._factory, sock=copy, backlog=BACKLOG)
 
     def stop(self) -> None:
         """Accept no more. What is queued waits for whoever accepts from the socket next."""

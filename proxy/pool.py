@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from turnout.config.model import Address, AddressKind
+from turnout.config.address import Address, AddressKind
 from turnout.config.table import TablePool, TableServer
 from turnout.proxy.commands import Passive
 

@@ -473,6 +473,9 @@ class Worker:
                 connection.resume_writing()
         for late in deadlines.late(self.connections, self.now_s):
             late.deadline_passed()
+        if self._ticks % SECOND_TICKS == 0:
+            for resting in deadlines.at_rest(self.connections, self.now_s):
+                resting.rest()
 
     def _new_second(self) -> None:
         self.date = formatdate(time(), usegmt=True).encode()

@@ -133,7 +133,7 @@ NEVER_LOADED = {
     },
     "turnout.proxy.worker": {
         "aiohttp", "dns", "httpx", "prometheus_client", "pydantic", "rich", "ruamel", "sqlite3",
-        "typer", "turnout.config.settings", "turnout.control",
+        "typer", "turnout.config.model", "turnout.config.settings", "turnout.control",
     },
 }  # fmt: skip
 
@@ -282,7 +282,8 @@ def test_the_door_gives_the_three_rooms_one_import_name() -> None:
 def test_the_top_level_is_the_house_and_holds_no_code_of_its_own() -> None:
     for name in ("pyproject.toml", "README.md", "Makefile", "Dockerfile", "deploy", "docs"):
         assert (ROOT / name).exists(), name
-    assert sorted(path.name for path in ROOT.glob("*.py")) == []
+    # `setup.py` is asked by setuptools when the data plane is to be compiled.
+    assert sorted(path.name for path in ROOT.glob("*.py")) == ["setup.py"]
 
 
 # ---------------------------------------------------------------- the rules can fail

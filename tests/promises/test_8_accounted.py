@@ -21,19 +21,23 @@ OUTCOMES = ("answered_by_upstream", "answered_by_proxy", "client_aborted", "cut"
 
 # A worker that forgets to count one answer in fifty.
 FORGETS = """
-from turnout.proxy import exchange, scoreboard
-end = exchange.Exchange._end_answered
+from turnout.proxy import fast_path
+from turnout.proxy.scoreboard import CODE_INDEX, U_ANSWERED
+flush = fast_path.flush
 count = 0
 
-def forgetful(self):
+def forgetful(worker):
     global count
-    count += 1
-    end(self)
-    if count % 50 == 0:
-        word = self.upstream.base + scoreboard.U_ANSWERED + scoreboard.CODE_INDEX[self.status]
-        self.worker.words[word] -= 1
+    forgotten = []
+    for exchange in worker.answers:
+        count += 1
+        if count % 50 == 0:
+            forgotten.append(exchange.upstream.base + U_ANSWERED + CODE_INDEX[exchange.status])
+    flush(worker)
+    for word in forgotten:
+        worker.words[word] -= 1
 
-exchange.Exchange._end_answered = forgetful
+fast_path.flush = forgetful
 """
 
 
@@ -234,7 +238,8 @@ async def test_sums_agree_after_workers_were_killed_under_load() -> None:
         assert found["answered_by_upstream"] <= len(answered)
         assert found["answered_by_upstream"] + found["cut"] >= len(answered)
         received = len(at.blue.ledger)
-        assert received == found["accepted"]
+        # What a worker had not written yet when it was killed is among what was cut.
+        assert found["accepted"] - found["cut"] <= received <= found["accepted"]
 
 
 async def test_a_worker_that_forgets_to_count_is_found_out() -> None:

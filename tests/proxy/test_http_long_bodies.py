@@ -513,7 +513,7 @@ async def test_a_trickle_is_passed_on_at_once(at: Bench) -> None:
 
 
 async def test_a_leaving_worker_finishes_a_long_answer_and_cuts_it_at_its_deadline() -> None:
-    top = {"timeouts": {"shutdown": "3s"}}
+    top = {"timeouts": {"shutdown": "6s"}}
     async with bench(control=False, workers=1, top=top) as at:
         Sending(at, "/finishes", HUGE)
         Sending(at, "/cut", HUGE)
