@@ -5,7 +5,6 @@ request needs passes through here.
 """
 
 import asyncio
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,12 +56,11 @@ class Channel(asyncio.Protocol):
         while True:
             self._lost.clear()
             try:
-                connected = _connect(self._path)
+                await loop.create_unix_connection(lambda: self, self._path)
             except OSError:
                 # Control is away: that is foreseen, and said by the supervisor, not by us.
                 await asyncio.sleep(RETRY_S)
                 continue
-            await loop.create_unix_connection(lambda: self, sock=connected)
             await self._lost.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,15 +90,3 @@ class Channel(asyncio.Protocol):
     def send_log(self, lines: bytes) -> None:
         if self._transport is not None:
             self._transport.write(frame(lines, Kind.ACCESS_LOG))
-
-
-def _connect(path: str) -> socket.socket:
-    """A connection to control. Raises OSError at once: nobody listens, or it has no room yet."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.setblocking(False)
-    try:
-        made.connect(path)
-    except OSError:
-        made.close()
-        raise
-    return made
