@@ -72,7 +72,7 @@ async def test_no_request_is_routed_as_before_once_anybody_saw_the_switch(worker
 
 async def test_workers_that_learn_of_a_switch_by_and_by_are_found_out() -> None:
     """The promise broken on purpose: each worker looks at its routing word every 100 ms."""
-    samples, switches = await run(3, 12, LOOKS_NOW_AND_THEN)
+    samples, switches = await run(3, 40, LOOKS_NOW_AND_THEN)
     assert backwards(samples, switches)
 
 
