@@ -67,7 +67,6 @@ MOVES: Final = {
 # Hot: looking up an enum's member takes 0.05 us.
 _ENDED: Final = State.ENDED
 _ASKED: Final = State.ASKED
-_ANSWERING: Final = State.ANSWERING
 _NO_BODY: Final = BodyKind.NONE
 _PLAIN: Final = ExchangeClass.PLAIN
 _UPLOAD: Final = ExchangeClass.UPLOAD
