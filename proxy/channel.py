@@ -56,6 +56,9 @@ class Channel(asyncio.Protocol):
         while True:
             self._lost.clear()
             try:
+                # By its path, never a socket of ours: uvloop attaches that to its transport when
+                # the connection is made, which is too late if the first word fails. Then both
+                # close the descriptor, and the second time its number is some client's.
                 await loop.create_unix_connection(lambda: self, self._path)
             except OSError:
                 # Control is away: that is foreseen, and said by the supervisor, not by us.

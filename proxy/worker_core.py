@@ -378,6 +378,7 @@ class Worker:
 
     def _cut(self, request: int, exchanges: list[Exchange], reason: str) -> None:
         """Cut and say what was cut; one that fails must not spare the others."""
+        self.flush()  # what has been answered is not cut
         entries: list[dict[str, object]] = []
         for exchange in exchanges:
             try:
