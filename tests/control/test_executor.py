@@ -1,6 +1,7 @@
 """The executor on the real store, with workers and health in memory."""
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -377,12 +378,14 @@ async def test_a_target_that_turns_unhealthy_loses_its_weight_again(bench: Bench
 async def test_a_target_with_errors_loses_its_weight_again(bench: Bench) -> None:
     started = await bench.executor.start("shop", "green", CI, strategy="careful")
     await bench.until(lambda: bench.weights == [1000])
-    await asyncio.sleep(0.02)  # the watch has its first sample; more only strengthens the case
-    for _ in range(60):
-        bench.workers.answer(bench.workers.request(1), status=500)
-    ended = await bench.ended(started)
+    ending = asyncio.ensure_future(bench.ended(started))
+    while not ending.done():  # what came before the watch's first sample is not in its window
+        for _ in range(60):
+            bench.workers.answer(bench.workers.request(1), status=500)
+        await asyncio.sleep(0.02)
+    ended = await ending
     assert (ended.state, bench.weights) == (State.ROLLED_BACK, [1000, 0])
-    assert "60 of 60 requests to green failed" in ended.outcome
+    assert re.match(r"(\d+) of \1 requests to green failed", ended.outcome), ended.outcome
 
 
 async def test_a_target_that_fails_while_the_old_one_drains_is_left_too(bench: Bench) -> None:
