@@ -1,5 +1,6 @@
 """What the load generators say becomes figures, and errors make a turn void."""
 
+import contextlib
 import json
 import os
 import re
@@ -92,10 +93,8 @@ class Recorder(socketserver.StreamRequestHandler):
     heads: ClassVar[list[str]]
 
     def handle(self) -> None:
-        while head := list(iter(self.rfile.readline, b"\r\n")):
-            if not head[-1]:
-                return
-            text = b"".join(head).decode()
+        while head := self._head():
+            text = head.decode()
             found = re.search(r"^content-length: (\d+)", text, re.IGNORECASE | re.MULTILINE)
             self.rfile.read(int(found[1]) if found else 0)
             self.heads.append(text)
@@ -104,12 +103,21 @@ class Recorder(socketserver.StreamRequestHandler):
             if close:
                 return
 
+    def _head(self) -> bytes:
+        """The next head without its blank line; nothing, when no more comes."""
+        lines = []
+        with contextlib.suppress(ConnectionError):
+            while (line := self.rfile.readline()) not in (b"\r\n", b""):
+                lines.append(line)
+            if line:
+                return b"".join(lines)
+        return b""
+
 
 @pytest.fixture
 def recorder() -> Iterator[socketserver.ThreadingTCPServer]:
     Recorder.heads = []
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Recorder) as server:
-        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
