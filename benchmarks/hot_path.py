@@ -183,7 +183,7 @@ def parts(found: Bench, fields: int) -> dict[str, float]:
     worker, down, up = found.worker, found.down, found.up
     head, data = request(fields), answer(fields)
     end = data.find(b"\r\n\r\n") + 4
-    plain = read_plain_request(head, 100)
+    plain = read_plain_request(head, len(head), 100)
     read = read_plain_answer(data, end, 100)
     assert plain is not None and read is not None
     service = worker.serving.services[0]
@@ -204,7 +204,9 @@ def parts(found: Bench, fields: int) -> dict[str, float]:
 
     empty = timed("pass")
     found_us = {
-        "request: read": timed("data.find(b'\\r\\n\\r\\n'); read_plain_request(head, 100)"),
+        "request: read": timed(
+            "data.find(b'\\r\\n\\r\\n'); read_plain_request(head, len(head), 100)"
+        ),
         "request: written": timed(
             "n = worker.ids_given + 1; i = b'%b%x' % (worker.id_prefix, n);"
             "b''.join((kept, lines, authority, b'\\r\\nX-Request-Id: ', i, b'\\r\\n\\r\\n'))"

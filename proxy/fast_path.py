@@ -1,7 +1,7 @@
 """The commonest exchange, in two callbacks and a flush: what it costs is what Turnout costs.
 
-A request without a body, for an upstream with a connection to spare, is answered by one read
-of a head and a body of declared length. `begin` and `end` do for it what `downstream`,
+A request that has come whole, for an upstream with a connection to spare, is answered by one
+read of a head and a body of declared length. `begin` and `end` do for it what `downstream`,
 `exchange`, `pool` and `upstream` do for every exchange, in the same order and with the same
 counters, and leave everything else to them: whatever is the least bit unusual they refuse, and
 nothing has changed. Between the two the exchange is one as any other, so a timeout, a cut,
@@ -60,8 +60,9 @@ _ASKED: Final = State.ASKED
 _ENDED: Final = State.ENDED
 
 
-def begin(down: "Downstream", data: bytes) -> bool:
-    """Send the request whose whole head is `data` on its way; False if it is not a plain one."""
+def begin(down: "Downstream", data: bytes, end: int) -> bool:
+    """Send the request whose head is `data[:end]` and whose body is the rest, mostly none, on
+    its way; False if it is not a plain one."""
     worker = down.worker
     exchange = down.exchange
     routing = worker.routing
@@ -72,10 +73,10 @@ def begin(down: "Downstream", data: bytes) -> bool:
         exchange = down.exchange = Exchange(down)
     if down.hop_table != table_number:
         down.look_at_peer()
-    plain = read_plain_request(data, worker.fields_max)
+    plain = read_plain_request(data, end, worker.fields_max)
     if plain is None:
         return False
-    method, path, host, authority, kept, _ = plain
+    method, path, host, authority, kept, _, size = plain
     serving = worker.serving
     service = serving.only
     if service is None:
@@ -97,15 +98,18 @@ def begin(down: "Downstream", data: bytes) -> bool:
         pool is None
         or not pool.idle
         or worker.health[pool.health_slot] == _UNHEALTHY
-        or method not in IDEMPOTENT
         or method == b"HEAD"
+        or size > worker.body_bytes_max
     ):
         return False
+    idempotent = method in IDEMPOTENT
     started_us = monotonic_ns() // 1000
     worker.now_s = now_s = started_us / 1e6
     connection = pool.idle[-1]
     if connection.expires_s <= now_s:
         return False
+    if not idempotent and (not size or pool.kept_from(exchange) or pool.has_input(connection)):
+        return False  # as `Exchange._attempt` has it
 
     pool.idle.pop()
     service.phase = phase
@@ -136,10 +140,19 @@ def begin(down: "Downstream", data: bytes) -> bool:
     exchange.request_head = b"".join(
         (kept, down.hop.lines, authority, b"\r\nX-Request-Id: ", request_id, b"\r\n\r\n")
     )
-    connection.is_put_aside = True
-    if not worker.asked and not worker.answers:
-        worker.loop.call_soon(worker.flush)
-    worker.asked.append(connection)
+    if size:
+        # Written now: the less time between that look at the socket and this, the better.
+        body = data[end:]
+        exchange.idempotent = idempotent
+        exchange.replayable = size <= worker.replay_bytes
+        exchange.bytes_in = exchange.stash_bytes = size
+        exchange.stash = [body] if exchange.replayable else ()
+        connection.write(exchange.request_head + body)
+    else:
+        connection.is_put_aside = True
+        if not worker.asked and not worker.answers:
+            worker.loop.call_soon(worker.flush)
+        worker.asked.append(connection)
     down.deadline_s = now_s + worker.first_byte_s
     return True
 
@@ -240,6 +253,10 @@ def flush(worker: "Worker") -> None:
         if log is not None:
             log.add(exchange, "answered_by_upstream", now_us)
         exchange.status = exchange.bytes_out = 0
+        if exchange.stash_bytes:
+            exchange.bytes_in = exchange.stash_bytes = 0
+            exchange.stash = ()
+            exchange.idempotent = exchange.replayable = True
         exchange._head = NO_HEAD
         exchange.plain = None
         exchange.request_head = b""

@@ -1,7 +1,7 @@
 """Pure: the commonest heads of both directions, read in fewer steps.
 
-A request without a body, and a final answer of declared length, on connections that go on:
-nearly every one. What `head.parse_request` and `response_head.parse_response` say of it these
+A request without a body or with one that came with its head, and a final answer of declared
+length, on connections that go on: nearly every one. What `head.parse_request` and `response_head.parse_response` say of it these
 two say as well, for half the instructions, or they say None: then the full readers are asked,
 which also say what is wrong. They are as strict: llhttp reads every head too, and one search
 of ours finds any field that means something to a proxy.
@@ -18,15 +18,16 @@ from turnout.proxy.head import FIELDS as REQUEST_FIELDS
 from turnout.proxy.head import Listener, RequestHead
 from turnout.proxy.target import hosts
 
-PlainRequest = tuple[bytes, bytes, bytes, bytes, bytes, bool]
+PlainRequest = tuple[bytes, bytes, bytes, bytes, bytes, bool, int]
 """Method, path without query, name to route by, Host as it is passed on, what else is; whether
-the connection is to go on."""
+the connection is to go on; bytes of the body."""
 PlainAnswer = tuple[int, int, bytes]
 """Status, bytes of the body, what is passed on of the head."""
 
 _CONNECTION: Final = REQUEST_FIELDS.groupindex["connection"]
 _ON_OR_NOT: Final = frozenset((b"keep-alive", b"close"))
 _HOST: Final = REQUEST_FIELDS.groupindex["host"]
+_LENGTH_OF_REQUEST: Final = REQUEST_FIELDS.groupindex["length"]
 
 _pending: Final[list[bool]] = []
 _requests: Final = httptools.HttpRequestParser(Listener(_pending))
@@ -41,16 +42,20 @@ _START: Final = re.compile(
 )
 
 
-def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
-    """Read a whole head, blank line included, of a request that has no body, speaks HTTP/1.1,
-    names a host that is known and says nothing to a proxy but whether the connection is to go
-    on; None for any other, and for one that is not to be passed on. `fields_max` as for `parse_request`."""
+def read_plain_request(data: bytes, end: int, fields_max: int) -> PlainRequest | None:
+    """Read the head `data[:end]` of a request whose whole body is the rest of `data`, mostly
+    none, that speaks HTTP/1.1, names a host that is known and says nothing to a proxy but
+    whether the connection is to go on; None for any other, and for one that is not to be passed
+    on. `fields_max` as for `parse_request`."""
+    size = len(data) - end
+    head = data[:end] if size else data
     start = _START.match(head)
-    if start is None or (len(head) > 4 * fields_max > 0 and head.count(b"\r\n") > fields_max + 2):
+    if start is None or (end > 4 * fields_max > 0 and head.count(b"\r\n") > fields_max + 2):
         return None
     method, path, authority = start.groups()
     kept = b""
     keep_alive = True
+    is_whole = not size
     field = REQUEST_FIELDS.search(head, start.end() - 1)
     while field is not None:
         begin, end = field.span()
@@ -60,15 +65,17 @@ def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
         elif kind == _CONNECTION and not kept and field[_CONNECTION] in _ON_OR_NOT:
             keep_alive = field[_CONNECTION] != b"close"
             kept = head[: begin + 1] + head[end + 2 : -2]
+        elif kind == _LENGTH_OF_REQUEST and not is_whole and field[kind] == b"%d" % size:
+            is_whole = method != b"TRACE"
         else:
             return None
         field = REQUEST_FIELDS.search(head, end)
     host = hosts.get(authority)
-    if host is None:
+    if host is None or not is_whole:
         return None
     _pending.append(True)
     try:  # noqa: SIM105 - hot: suppress() takes 0.3 us
-        _requests.feed_data(head)
+        _requests.feed_data(data)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         pass
     if _pending or not keep_alive:
@@ -79,14 +86,15 @@ def read_plain_request(head: bytes, fields_max: int) -> PlainRequest | None:
         _requests.__init__(Listener(_pending))  # type: ignore[misc]
         if refused:
             return None
-    return method, path, host, authority, kept or head[:-2], keep_alive
+    return method, path, host, authority, kept or head[:-2], keep_alive, size
 
 
 def full_head(plain: PlainRequest) -> RequestHead:
     """Return what `parse_request` says of a head that was read as a plain one."""
-    method, path, host, authority, kept, keep_alive = plain
+    method, path, host, authority, kept, keep_alive, size = plain
+    body = BodyKind.LENGTH if size else BodyKind.NONE
     return RequestHead(
-        method, path, 1, host, authority, BodyKind.NONE, 0, keep_alive, None, None, kept, _TAIL
+        method, path, 1, host, authority, body, size, keep_alive, None, None, kept, _TAIL
     )
 
 

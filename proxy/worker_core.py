@@ -318,6 +318,8 @@ class Worker:
         self.header_bytes = table.limits.header_bytes or math.inf
         self.response_header_bytes = table.limits.response_header_bytes or math.inf
         self.fields_max = table.limits.headers
+        self.body_bytes_max = table.limits.body_bytes or math.inf
+        self.replay_bytes = table.limits.replay_bytes
         self.first_byte_s = table.timeouts.first_byte_s or math.inf
         self.keep_alive_s = table.timeouts.keep_alive_s or math.inf
 

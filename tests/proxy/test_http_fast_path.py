@@ -83,6 +83,12 @@ async def test_a_plain_request_takes_the_fast_path_both_ways() -> None:
         async with await at.client() as client:
             for number in range(20):
                 (await client.get(f"/{number}")).must_be(200, "blue")
+            for method in ("POST", "PUT", "PATCH"):
+                await client.ask(f"/{method}", method=method, body=pattern(5000))
+                (await client.answer()).must_be(200, "blue")
+            (await client.get("/behind")).must_be(200, "blue")
+        bodies = [at.blue.find(f"/{method}") for method in ("POST", "PUT", "PATCH")]
+        assert [[one.body_bytes for one in each] for each in bodies] == [[5000]] * 3
 
 
 async def test_a_request_that_no_service_matches_is_not_counted_for_the_last_ones_upstream(
@@ -157,7 +163,7 @@ async def test_a_request_without_answer_ends_as_any_other(at: Bench) -> None:
 
 # ---------------------------------------------------------------- both ways, compared
 
-GENERAL_WAY_ONLY = "import turnout.proxy.fast_path as f\nf.begin = lambda down, data: False\n"
+GENERAL_WAY_ONLY = "import turnout.proxy.fast_path as f\nf.begin = lambda down, data, end: False\n"
 
 TARGETS = (
     "/a", "/a/b?x=1", "/?status=204", "/?status=304", "/?status=500", "/?status=404&size=0",
@@ -168,7 +174,7 @@ TARGETS = (
     "/unasked", "/twice", "/two-heads", "/race", "/hints", "/odd", "/split", "/malformed",
     "/spaced",
 )  # fmt: skip
-METHODS = ("GET",) * 12 + ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "FOO")
+METHODS = ("GET",) * 12 + ("POST",) * 4 + ("HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "FOO")
 FIELDS: tuple[dict[str, str], ...] = (
     {}, {}, {}, {}, {}, {},
     {"Connection": "close"}, {"Connection": "keep-alive"}, {"connection": "Keep-Alive, X-A"},
@@ -275,7 +281,7 @@ async def run_script(product: Bench, seed: int, requests: int) -> list[object]:
         method, target = random.choice(METHODS), random.choice(TARGETS)
         version = "1.0" if random.random() < 0.04 else "1.1"
         host, fields = random.choice(HOSTS), dict(random.choice(FIELDS))
-        body = b"x" * random.choice((0, 5, 3000)) if method in ("POST", "PUT", "PATCH") else b""
+        body = b"x" * random.choice((0, 5, 3000, 3000, 70_000)) if method in ("POST", "PUT", "PATCH") else b""
         if body:
             fields["Content-Length"] = str(len(body))
         lines = [f"{method} {target} HTTP/{version}"]

@@ -12,7 +12,12 @@ from tests.proxy.test_response_head import heads as response_heads
 from turnout.proxy.fields import Refused
 from turnout.proxy.framing import BodyKind
 from turnout.proxy.head import forward_request, hop, parse_request
-from turnout.proxy.plain_head import full_head, read_plain_answer, read_plain_request
+from turnout.proxy.plain_head import (
+    PlainRequest,
+    full_head,
+    read_plain_answer,
+    read_plain_request,
+)
 from turnout.proxy.response_head import parse_response
 
 PLAIN_REQUEST = get(b"Accept: */*", b"Cookie: a=b")
@@ -29,6 +34,10 @@ def answer(*fields: bytes, line: bytes = b"HTTP/1.1 200 OK", body: bytes = b"hel
 
 def read(data: bytes, fields_max: int = 100) -> tuple[int, int, bytes] | None:
     return read_plain_answer(data, data.index(b"\r\n\r\n") + 4, fields_max)
+
+
+def plain_request(head: bytes, fields_max: int = 100, body: bytes = b"") -> PlainRequest | None:
+    return read_plain_request(head + body, len(head), fields_max)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +62,7 @@ def _known_host() -> None:
     ],
 )
 def test_a_plain_request_is_read_as_the_full_reader_reads_it(head: bytes) -> None:
-    plain = read_plain_request(head, 100)
+    plain = plain_request(head)
     assert plain is not None
     assert full_head(plain) == parse_request(head)
 
@@ -93,25 +102,83 @@ def test_a_plain_request_is_read_as_the_full_reader_reads_it(head: bytes) -> Non
     ],
 )
 def test_any_other_request_is_left_to_the_full_reader_and_the_next_is_read(head: bytes) -> None:
-    assert read_plain_request(head, 100) is None
-    assert read_plain_request(PLAIN_REQUEST, 100) is not None
+    assert plain_request(head) is None
+    assert plain_request(PLAIN_REQUEST) is not None
 
 
 def test_a_plain_request_has_no_more_fields_than_are_allowed() -> None:
     many = get(*[b"A: %d" % number for number in range(200)])
-    assert read_plain_request(many, 201) is not None
-    assert read_plain_request(many, 200) is None
-    assert read_plain_request(many, 0) is not None
+    assert plain_request(many, 201) is not None
+    assert plain_request(many, 200) is None
+    assert plain_request(many, 0) is not None
 
 
 @settings(max_examples=1500, deadline=None)
 @given(request_heads())
 @example(get(b"Connection: keep-alive", b"A: b"))
 def test_whatever_is_read_as_a_plain_request_is_what_the_full_reader_reads(head: bytes) -> None:
-    plain = read_plain_request(head, 100)
+    plain = plain_request(head)
     if plain is not None:
         assert full_head(plain) == parse_request(head)
-    assert read_plain_request(PLAIN_REQUEST, 100) is not None
+    assert plain_request(PLAIN_REQUEST) is not None
+
+
+def post(*fields: bytes, line: bytes = b"POST /a HTTP/1.1") -> bytes:
+    return request(line, b"Host: shop.example", *fields)
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (post(b"Content-Length: 3"), b"abc"),
+        (post(b"Content-Type: a/b", b"content-length:12", b"Connection: keep-alive"), b"x" * 12),
+        (post(b"Connection: close", b"Content-Length: 3"), b"abc"),
+        (post(b"Content-Length: 3", line=b"PUT /a?b HTTP/1.1"), b"\r\n\r"),
+        (get(b"Content-Length: 18"), b"GET / HTTP/1.1\r\n\r\n"),
+        (post(b"Content-Length: 60000"), b"\0" * 60_000),
+    ],
+)
+def test_a_plain_request_may_have_its_body_with_it(head: bytes, body: bytes) -> None:
+    plain = plain_request(head, body=body)
+    assert plain is not None
+    assert full_head(plain) == parse_request(head)
+    assert plain[-1] == len(body)
+    assert plain_request(PLAIN_REQUEST) is not None
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (post(), b"abc"),
+        (post(b"Content-Length: 2"), b"abc"),
+        (post(b"Content-Length: 4"), b"abc"),
+        (post(b"Content-Length: 03"), b"abc"),
+        (post(b"Content-Length: +3"), b"abc"),
+        (post(b"Content-Length: 3", b"Content-Length: 3"), b"abc"),
+        (post(b"Content_Length: 3"), b"abc"),
+        (post(b"Transfer-Encoding: chunked"), b"0\r\n\r\n"),
+        (post(b"Content-Length: 5", b"Transfer-Encoding: chunked"), b"0\r\n\r\n"),
+        (post(b"Expect: 100-continue", b"Content-Length: 3"), b"abc"),
+        (post(b"Content-Length: 3", line=b"TRACE /a HTTP/1.1"), b"abc"),
+        (post(b"Content-Length: 3", line=b"POST /a HTTP/1.0"), b"abc"),
+        (get(), get()),
+    ],
+)
+def test_any_other_body_is_left_to_the_full_reader(head: bytes, body: bytes) -> None:
+    assert plain_request(head, body=body) is None
+    assert plain_request(PLAIN_REQUEST) is not None
+
+
+@settings(max_examples=1500, deadline=None)
+@given(request_heads(), st.sampled_from([b"a", b"abc", b"a" * 10, b"0\r\n\r\n"]))
+def test_whatever_is_read_with_a_body_is_what_the_full_reader_reads(
+    head: bytes, body: bytes
+) -> None:
+    plain = plain_request(head, body=body)
+    if plain is not None:
+        assert full_head(plain) == parse_request(head)
+        assert plain[-1] == len(body)
+    assert plain_request(PLAIN_REQUEST) is not None
 
 
 PLAIN_LINES = st.lists(
@@ -130,7 +197,7 @@ PLAIN_LINES = st.lists(
 def test_nearly_plain_requests_are_read_as_the_full_reader_reads_them(lines: list[bytes]) -> None:
     head = get(*lines)
     head = head[: head.index(b"\r\n\r\n") + 4]
-    plain = read_plain_request(head, 100)
+    plain = plain_request(head)
     if plain is not None:
         assert full_head(plain) == parse_request(head)
 
@@ -138,7 +205,7 @@ def test_nearly_plain_requests_are_read_as_the_full_reader_reads_them(lines: lis
 def test_what_is_sent_on_of_a_plain_request_is_the_full_writers() -> None:
     stranger = hop(peer=b"203.0.113.9", scheme=b"http", via=b"turnout", trusted=False)
     head = get(*BROWSER, b"Connection: keep-alive")
-    plain = read_plain_request(head, 100)
+    plain = plain_request(head)
     assert plain is not None
     authority, kept = plain[3:5]
     written = b"".join(
@@ -256,8 +323,8 @@ def test_any_bytes_are_plain_or_not_and_nothing_is_raised(junk: bytes) -> None:
     for start in (b"", b"GET / HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n"):
         data = start + junk + b"\r\n\r\n"
         with suppress(Refused):
-            if read_plain_request(data[: data.index(b"\r\n\r\n") + 4], 100) is not None:
+            if plain_request(data[: data.index(b"\r\n\r\n") + 4]) is not None:
                 parse_request(data[: data.index(b"\r\n\r\n") + 4])
         read(data)
-    assert read_plain_request(PLAIN_REQUEST, 100) is not None
+    assert plain_request(PLAIN_REQUEST) is not None
     assert read(answer(*PLAIN_FIELDS)) is not None
