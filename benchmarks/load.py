@@ -52,8 +52,9 @@ def lua(request: Request) -> str:
     if request.varies:
         path = f"{path} .. (n * 31 % 100003) .. '?q=' .. n"
     if request.hosts:
-        # Every other request is for the second service of its host.
-        path = "(n % 2 == 0 and '/a/' or '/b/') .. (n * 31 % 100003) .. '?q=' .. n"
+        # The first service of each host in turn, then the second of each.
+        prefix = f"(math.floor(n / {request.hosts}) % 2 == 0 and '/a/' or '/b/')"
+        path = f"{prefix} .. (n * 31 % 100003) .. '?q=' .. n"
     return f"""
 local n = 0
 local base = 0

@@ -47,6 +47,16 @@ _HAPROXY_FIELDS: Final = """\
 
 
 def haproxy(site: Site) -> str:
+    if site.variant is Variant.SERVICES:
+        backends = "\n".join(
+            f"backend {host}-{suffix}\n server blue 127.0.0.1:{site.blue}"
+            for host in service_hosts()
+            for suffix in ("all", "b")
+        )
+        names = f"%[req.hdr(host),map({site.directory / 'hosts.map'})]"
+        routes = f" use_backend {names}-b if {{ path_beg /b }}\n use_backend {names}-all\n"
+    else:
+        routes, backends = " default_backend origin\n", ""
     splice = " option splice-response\n" if site.variant is Variant.SPLICE else ""
     fields = _HAPROXY_FIELDS if site.variant is Variant.FIELDS else ""
     # `http-reuse always` is Turnout's rule: any idle connection serves any client. With the
@@ -64,10 +74,19 @@ defaults
  http-reuse always
 frontend clients
  bind 127.0.0.1:{site.port} backlog 4096
-{fields} default_backend origin
-backend origin
+{fields}{routes}backend origin
 {splice} server blue 127.0.0.1:{site.blue}
+{backends}
 """
+
+
+def haproxy_map() -> str:
+    """Host by host, the beginning of its backends' names."""
+    return "".join(f"{host} {host}\n" for host in service_hosts())
+
+
+def service_hosts() -> list[str]:
+    return [f"h{number}.bench.example" for number in range(HOSTS)]
 
 
 def nginx(site: Site) -> str:
@@ -256,12 +275,12 @@ def _services(site: Site) -> list[tuple[str, dict[str, Any]]]:
         (
             f"shop-{number}-{suffix}",
             {
-                "match": {"hosts": [f"h{number}.bench.example"], "path_prefix": prefix},
+                "match": {"hosts": [host], "path_prefix": prefix},
                 "upstreams": upstreams,
                 # 2,000 servers to probe would be what is measured.
                 "health": "off",
             },
         )
-        for number in range(HOSTS)
+        for number, host in enumerate(service_hosts())
         for suffix, prefix in (("all", "/"), ("b", "/b"))
     ]

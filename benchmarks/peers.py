@@ -77,6 +77,7 @@ class Peer:
 def _write_haproxy(site: Site, program: str) -> Sequence[str | Path]:
     config = site.directory / "haproxy.cfg"
     config.write_text(peer_configs.haproxy(site))
+    (site.directory / "hosts.map").write_text(peer_configs.haproxy_map())
     return [program, "-db", "-f", config]
 
 

@@ -233,7 +233,7 @@ def against_itself(results: Results) -> str:
     rows = []
     measures = (Measure.CPU_US, Measure.CPU_WITH_CONTROL_US, Measure.RATE_S, Measure.P99_MS)
     for workload in WORKLOADS:
-        if not workload.base.startswith("turnout"):
+        if {each.peer for each in workload.contestants} != {workload.base.split()[0]}:
             continue
         rounds = results.rounds(workload.name)
         other = workload.contestants[-1].name

@@ -43,6 +43,7 @@ class Variant(StrEnum):
     """Turnout with its JSON access log."""
     WEIGHTS = "90/10"
     SERVICES = "1000 services"
+    """By host and path, each with servers of its own; HAProxy with as many backends."""
     ONE_WORKER = "1 worker"
     """On the cores that two workers have."""
     TWO_WORKERS = "2 workers"
@@ -138,6 +139,8 @@ MIB: Final = 1024 * KIB
 FIXED_RATE: Final = "fixed-rate"
 PLAIN: Final = "plain-64"
 HOSTS: Final = 500
+HOSTS_ASKED: Final = 4
+"""Of which one is asked whose services' connections and counters stay in the caches."""
 SERVICES: Final = 2 * HOSTS
 """A service for each host, and one for its paths from /b on."""
 IDLE_CONNECTIONS: Final = 10_000
@@ -213,8 +216,17 @@ WORKLOADS: Final = (
         base="turnout", scopes=SMOKE,
     ),
     Workload(
-        "services", "1,000 services by host and path against one", _turnouts(Variant.SERVICES),
-        request=Request(hosts=HOSTS), base="turnout", rounds_least=5,
+        "services", "1,000 services by host and path, 8 of them asked, against one",
+        _turnouts(Variant.SERVICES), request=Request(hosts=HOSTS_ASKED), base="turnout",
+        rounds_least=5,
+    ),
+    Workload(
+        "services-spread", "1,000 services, all of them asked, against one",
+        _turnouts(Variant.SERVICES), request=Request(hosts=HOSTS), base="turnout",
+    ),
+    Workload(
+        "services-haproxy", "HAProxy: 1,000 backends, all of them asked, against one",
+        (HAPROXY, Contestant("haproxy", Variant.SERVICES)), request=Request(hosts=HOSTS),
     ),
     Workload(
         "switching", "a switch every 100 ms against none", _turnouts(Variant.SWITCHING),

@@ -174,7 +174,9 @@ TARGETS = (
     "/unasked", "/twice", "/two-heads", "/race", "/hints", "/odd", "/split", "/malformed",
     "/spaced",
 )  # fmt: skip
-METHODS = ("GET",) * 12 + ("POST",) * 4 + ("HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "FOO")
+METHODS = (
+    ("GET",) * 12 + ("POST",) * 4 + ("HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "FOO")
+)
 FIELDS: tuple[dict[str, str], ...] = (
     {}, {}, {}, {}, {}, {},
     {"Connection": "close"}, {"Connection": "keep-alive"}, {"connection": "Keep-Alive, X-A"},
@@ -281,7 +283,11 @@ async def run_script(product: Bench, seed: int, requests: int) -> list[object]:
         method, target = random.choice(METHODS), random.choice(TARGETS)
         version = "1.0" if random.random() < 0.04 else "1.1"
         host, fields = random.choice(HOSTS), dict(random.choice(FIELDS))
-        body = b"x" * random.choice((0, 5, 3000, 3000, 70_000)) if method in ("POST", "PUT", "PATCH") else b""
+        body = (
+            b"x" * random.choice((0, 5, 3000, 3000, 70_000))
+            if method in ("POST", "PUT", "PATCH")
+            else b""
+        )
         if body:
             fields["Content-Length"] = str(len(body))
         lines = [f"{method} {target} HTTP/{version}"]
