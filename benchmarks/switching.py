@@ -184,7 +184,7 @@ def _commits(path: Path) -> Iterator[float]:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        database.execute("CREATE TABLE decision (id INTEGER PRIMARY KEY, body TEXT)")
+        database.execute("CREATE TABLE IF NOT EXISTS decision (id INTEGER PRIMARY KEY, body TEXT)")
         for number in range(COMMITS):
             began_s = time.perf_counter()
             database.execute("BEGIN IMMEDIATE")
