@@ -16,7 +16,7 @@ from benchmarks import load
 from benchmarks.measure import cpu_us, memory
 from benchmarks.origin import ROOT
 from benchmarks.peers import Running, first_answer_s
-from benchmarks.processes import HarnessError, start, tail, wait_until
+from benchmarks.processes import HarnessError, place, start, tail, wait_until
 from benchmarks.ratios import Measure, Round, Sample, values_of
 from benchmarks.switching import Switcher, latencies
 from benchmarks.workloads import (
@@ -105,7 +105,11 @@ def saturate(turn: Turn) -> Sample:
     variant = turn.running.contestant.variant
     log = turn.running.site.directory / "access.log"
     lines_before = count_lines(log) if variant is Variant.LOG else 0
-    switcher = Switcher(turn.running) if variant is Variant.SWITCHING else None
+    switches = variant in (Variant.SWITCHING, Variant.SWITCHING_APART)
+    switcher = Switcher(turn.running) if switches else None
+    if variant is Variant.SWITCHING_APART:
+        for pid in turn.running.pids()[1]:
+            place(pid, turn.cores)
     spent = Spent(turn.running)
     with switcher or contextlib.nullcontext():
         loaded = wrk(turn, turn.workload.request, turn.seconds).result()

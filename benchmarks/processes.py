@@ -94,6 +94,12 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def place(pid: int, cores: frozenset[int]) -> None:
+    """Move a process with all its threads to these cores."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
+
+
 def running_module(pids: Sequence[int], module: bytes) -> list[int]:
     """Those of the processes that were started as `python -m module`."""
     found = []

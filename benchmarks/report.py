@@ -236,17 +236,21 @@ def against_itself(results: Results) -> str:
         if {each.peer for each in workload.contestants} != {workload.base.split()[0]}:
             continue
         rounds = results.rounds(workload.name)
-        other = workload.contestants[-1].name
-        for measure in measures:
-            ratio = spread(ratios_of(rounds, other, workload.base, measure))
-            values = [spread(values_of(rounds, name, measure)) for name in (workload.base, other)]
-            if ratio is not None and all(values):
-                cells = [number(each.median) for each in values if each is not None]
-                rows.append([workload.says, SAID[measure], *cells, spread_text(ratio)])
-        for measure in (Measure.BALANCE, Measure.LOGGED, Measure.SWITCHES):
-            value = spread(values_of(rounds, other, measure))
-            if value is not None:
-                rows.append([workload.says, SAID[measure], "", number(value.median), ""])
+        for other in (each.name for each in workload.contestants if each.name != workload.base):
+            says = workload.says
+            if len(workload.contestants) > 2:
+                says += f" ({_name(other)})"
+            for measure in measures:
+                ratio = spread(ratios_of(rounds, other, workload.base, measure))
+                both = (workload.base, other)
+                values = [spread(values_of(rounds, name, measure)) for name in both]
+                if ratio is not None and all(values):
+                    cells = [number(each.median) for each in values if each is not None]
+                    rows.append([says, SAID[measure], *cells, spread_text(ratio)])
+            for measure in (Measure.BALANCE, Measure.LOGGED, Measure.SWITCHES):
+                value = spread(values_of(rounds, other, measure))
+                if value is not None:
+                    rows.append([says, SAID[measure], "", number(value.median), ""])
     return table(["", "measure", "without", "with", "ratio"], rows) if rows else ""
 
 

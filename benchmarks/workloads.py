@@ -49,6 +49,8 @@ class Variant(StrEnum):
     TWO_WORKERS = "2 workers"
     SWITCHING = "switching"
     """Turnout while it is switched every 100 ms."""
+    SWITCHING_APART = "switching, control apart"
+    """The same with the control process on the load's cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +152,8 @@ MESSAGE_BYTES: Final = 125
 SWITCH_EVERY_S: Final = 0.1
 
 
-def _turnouts(variant: Variant) -> tuple[Contestant, ...]:
-    return (TURNOUT, Contestant("turnout", variant))
+def _turnouts(*variants: Variant) -> tuple[Contestant, ...]:
+    return (TURNOUT, *(Contestant("turnout", each) for each in variants))
 
 
 def _file(name: str, size: int) -> Request:
@@ -229,7 +231,8 @@ WORKLOADS: Final = (
         (HAPROXY, Contestant("haproxy", Variant.SERVICES)), request=Request(hosts=HOSTS),
     ),
     Workload(
-        "switching", "a switch every 100 ms against none", _turnouts(Variant.SWITCHING),
+        "switching", "a switch every 100 ms against none",
+        _turnouts(Variant.SWITCHING, Variant.SWITCHING_APART),
         compared=Measure.RATE_S, base="turnout", rounds_least=5, scopes=SMOKE,
     ),
     Workload(
