@@ -9,7 +9,6 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from turnout.config.address import Address, AddressKind
@@ -191,27 +190,27 @@ class ServerPool:
         ticket = exchange.attempt_number
         loop = self.worker.loop
         timeout_s = self.worker.table.timeouts.connect_s
-        factory = cast(Callable[[], asyncio.BaseProtocol], partial(UpstreamConnection, self))
+        connection = UpstreamConnection(self)
+        factory = cast(Callable[[], asyncio.BaseProtocol], lambda: connection)
         try:
             async with asyncio.timeout(timeout_s or None):
                 if self.target.kind is AddressKind.UNIX:
-                    _, made = await loop.create_unix_connection(factory, self.target.path)
+                    await loop.create_unix_connection(factory, self.target.path)
                 else:
-                    _, made = await loop.create_connection(
-                        factory, self.target.host, self.target.port
-                    )
+                    await loop.create_connection(factory, self.target.host, self.target.port)
         except asyncio.CancelledError:
             self.opening -= 1
+            connection.given_up()
             raise
         except OSError as error:  # TimeoutError is one
             self.opening -= 1
+            connection.given_up()
             late = isinstance(error, TimeoutError)
             self.trouble("connect timed out" if late else f"connect: {error.strerror or error}")
             if exchange.waits_for(ticket):
                 exchange.connect_failed("connect_timeout" if late else "connect_failed")
             self._next()
             return
-        connection = cast(UpstreamConnection, made)
         self.opening -= 1  # `open` has it since it was made, and until it is lost
         if not exchange.waits_for(ticket):  # the client went away meanwhile
             if not connection.closing:

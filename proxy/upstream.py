@@ -36,7 +36,7 @@ class UpstreamConnection:
     __slots__ = (
         # for the connection's life
         "pool", "transport", "descriptor", "expires_s", "has_answered", "is_put_aside", "keep_alive_s",
-        "lost",
+        "lost", "made",
         "paused", "reads_short", "stalled",
         # for one exchange
         "body", "buffer", "decoder", "exchange", "interims", "keep", "remaining", "tunnel",
@@ -49,6 +49,7 @@ class UpstreamConnection:
         self.expires_s = 0.0
         self.keep_alive_s: float | None = None
         self.lost = False
+        self.made = False
         self.paused = False
         self.reads_short = False
         self.stalled = False
@@ -60,11 +61,18 @@ class UpstreamConnection:
         self.keep = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.made = True
         self.transport = cast(asyncio.Transport, transport)
         self.descriptor: int = transport.get_extra_info("socket").fileno()
         self.pool.open += 1
         worker = self.pool.worker
         worker.words[worker.region_base + R_UPSTREAM_CONNECTIONS] += 1
+
+    def given_up(self) -> None:
+        """Whoever waited for this connection was cancelled. If that was in the moment between its
+        being made and his hearing of it, uvloop has closed it and says so to nobody."""
+        if self.made and not self.lost:
+            self.connection_lost(None)
 
     # ------------------------------------------------------------ for the exchange
 
