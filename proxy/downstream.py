@@ -131,7 +131,7 @@ class Downstream:
             self.ready = False
             worker = self.worker
             end = data.find(_HEAD_END) + 4
-            if end == len(data) <= worker.header_bytes:
+            if 4 <= end == len(data) <= worker.header_bytes:
                 # Hot: one whole head and nothing else, as nearly always.
                 if fast_path.begin(self, data, end):
                     return

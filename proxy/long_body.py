@@ -111,8 +111,8 @@ class LongBody:
         """
         exchange, worker = self._exchange, self._exchange.worker
         transport = exchange.down.transport
-        if not self._up.remaining or transport.is_closing():
-            return False  # the caller knows this end itself
+        if self._up.remaining <= 0 or transport.is_closing():
+            return False  # the caller knows this end itself, and what stands behind it
         if len(head) + len(data) > FIRST_BYTES_MAX or transport.get_write_buffer_size():
             if not self._limited:
                 # What is written now is to have left before the next read: then that may go

@@ -46,7 +46,6 @@ class ServerPool:
         "in_flight",
         "last_error",
         "open",
-        "opening",
         "policy",
         "retired",
         "target",
@@ -66,8 +65,8 @@ class ServerPool:
         self.idle: list[UpstreamConnection] = []
         self.waiting: deque[Exchange] = deque()
         self.connecting: set[asyncio.Task[None]] = set()
+        """As many connections are being opened; one that is made is counted by `open`."""
         self.open = 0
-        self.opening = 0
         self.in_flight = 0
         self.retired = False
         # Servers that this worker met too much trouble with it avoids by itself for a while:
@@ -171,17 +170,21 @@ class ServerPool:
     @property
     def full(self) -> bool:
         limit = self.policy.connections_max
-        return 0 < limit <= self.open + self.opening
+        return 0 < limit <= self.open + len(self.connecting)
 
     def connect(self, exchange: "Exchange") -> None:
         """Open a connection for `exchange`, or let it wait for one at the limit."""
         if self.full:
             self.waiting.append(exchange)
             return
-        self.opening += 1
         task = self.worker.loop.create_task(self._connect(exchange))
         self.connecting.add(task)
-        task.add_done_callback(self.connecting.discard)
+        task.add_done_callback(self._connect_ended)
+
+    def _connect_ended(self, task: "asyncio.Task[None]") -> None:
+        """The task is over, perhaps cancelled before it had begun: who waits has his turn."""
+        self.connecting.discard(task)
+        self._next()
 
     async def _connect(self, exchange: "Exchange") -> None:
         """Connect and tell the exchange. A task for each new connection, not each request."""
@@ -189,6 +192,7 @@ class ServerPool:
 
         ticket = exchange.attempt_number
         loop = self.worker.loop
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         timeout_s = self.worker.table.timeouts.connect_s
         connection = UpstreamConnection(self)
         factory = cast(Callable[[], asyncio.BaseProtocol], lambda: connection)
@@ -199,19 +203,17 @@ class ServerPool:
                 else:
                     await loop.create_connection(factory, self.target.host, self.target.port)
         except asyncio.CancelledError:
-            self.opening -= 1
             connection.given_up()
             raise
         except OSError as error:  # TimeoutError is one
-            self.opening -= 1
+            self.connecting.discard(task)
             connection.given_up()
             late = isinstance(error, TimeoutError)
             self.trouble("connect timed out" if late else f"connect: {error.strerror or error}")
             if exchange.waits_for(ticket):
                 exchange.connect_failed("connect_timeout" if late else "connect_failed")
-            self._next()
             return
-        self.opening -= 1  # `open` has it since it was made, and until it is lost
+        self.connecting.discard(task)  # `open` has it since it was made, and until it is lost
         if not exchange.waits_for(ticket):  # the client went away meanwhile
             if not connection.closing:
                 self.give_back(connection)
@@ -220,7 +222,6 @@ class ServerPool:
             exchange.connect_failed("connect_failed")
         else:
             exchange.connected(connection)
-        self._next()
 
     def close_idle(self) -> None:
         """Close what nobody uses, and what is only being opened for somebody who has gone."""

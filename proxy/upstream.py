@@ -301,7 +301,8 @@ class UpstreamConnection:
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
-        if error is not None:
+        exchange = self.exchange
+        if error is not None and exchange is not None and exchange.long_body is None:
             self._read_what_is_left()
         worker = self.pool.worker
         worker.words[worker.region_base + R_UPSTREAM_CONNECTIONS] -= 1
@@ -315,7 +316,8 @@ class UpstreamConnection:
 
     def _read_what_is_left(self) -> None:
         """A failed write ends the connection at once, while its socket, which is closed behind
-        this call, may still hold what the server said before: its answer, as a rule."""
+        this call, may still hold what the server said before: its answer, as a rule. Not of a
+        long body: more of it may stand in a pipe, and would be overtaken."""
         with contextlib.suppress(OSError):
             while self.exchange is not None and (data := os.read(self.descriptor, READ_BYTES)):
                 self.data_received(data)

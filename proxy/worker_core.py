@@ -380,7 +380,6 @@ class Worker:
 
     def _cut(self, request: int, exchanges: list[Exchange], reason: str) -> None:
         """Cut and say what was cut; one that fails must not spare the others."""
-        self.flush()  # what has been answered is not cut
         entries: list[dict[str, object]] = []
         for exchange in exchanges:
             try:
@@ -400,6 +399,7 @@ class Worker:
 
         while busy() and monotonic() < deadline_s:
             await asyncio.sleep(TICK_S)
+        self.flush()  # what has been answered is not to be cut
         found = [
             exchange
             for exchange in drain.under_way(self.connections)

@@ -406,6 +406,67 @@ async def test_bytes_behind_the_end_are_never_passed_on(at: Bench) -> None:
         assert len(seen) == 4, "a connection was used again on which something unasked had come"
 
 
+async def test_bytes_that_come_with_the_last_of_a_body_are_not_passed_on(at: Bench) -> None:
+    """The end, and what stands behind it, in one read of the transport's."""
+    size, last = 3 * MIB, asyncio.Event()
+
+    async def surplus(exchange: Exchange) -> None:
+        head = exchange.head(200, (f"Content-Length: {size}",))
+        await exchange.send(head + body_of(size)[:-10])
+        await last.wait()
+        evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+        await exchange.send(body_of(size)[-10:] + evil)
+
+    at.blue.script["/surplus"] = surplus
+    async with await at.client() as client:
+        await client.ask("/surplus")
+        await client.head()
+        data = await read(client, size - 10)
+        last.set()
+        assert data + await read(client, 10) == body_of(size)
+        assert b"evil" not in (await client.get("/after")).must_be(200, "blue").body
+
+
+async def test_what_a_lost_server_has_left_does_not_overtake_what_waits_for_the_client(
+    at: Bench,
+) -> None:
+    """A server that answers without having read the request, and resets: the write to it fails
+    while the client has not taken what came before."""
+    go, answered = asyncio.Event(), asyncio.Event()
+    exchanges: list[Exchange] = []
+    size = 4_000_000
+
+    async def deaf(exchange: Exchange) -> None:
+        exchanges.append(exchange)
+        exchange.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await go.wait()
+        exchange.writer.write(exchange.head(200, (f"Content-Length: {size}",)))
+        exchange.writer.write(body_of(size))
+        answered.set()
+        await asyncio.Event().wait()
+
+    at.blue.script["/deaf"] = deaf
+    with one_more_cut(at, "upstream_closed"):
+        async with await at.client(limit_s=1.0, receive_buffer=4096) as client:
+            await client.send(
+                b"POST /deaf HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            with pytest.raises(TimeoutError):
+                while True:  # until nobody on the way has room
+                    await client.send(b"8000\r\n" + bytes(0x8000) + b"\r\n")
+            go.set()
+            await answered.wait()
+            client.limit_s = 20.0
+            await client.head()
+            async with asyncio.timeout(10):
+                while not held(pid_of(at)):
+                    await asyncio.sleep(0.01)
+            exchanges[0].reset()
+            await until(lambda: cuts(at)["upstream_closed"], "it to be counted")
+            data, _ = await client.rest()
+        assert len(data) < size and data == body_of(len(data))
+
+
 async def test_what_is_pipelined_never_gets_the_bytes_behind_the_end(at: Bench) -> None:
     Sending(at, "/more-2", 3 * MIB, how="HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
     async with await at.client() as client:

@@ -1,0 +1,79 @@
+"""What comes in which turn of the loop: pieces of a head, and what meets an answer in its turn."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+
+from benchmarks import hot_path
+from turnout.proxy.commands import RetireServers
+from turnout.proxy.exchange import State
+from turnout.proxy.scoreboard import U_ANSWERED, U_CUT, U_OUTCOMES_END
+
+HEAD, ANSWER = hot_path.request(0), hot_path.answer(0)
+
+
+class Transport(hot_path.Transport):
+    """Keeps all that is written."""
+
+    def __init__(self) -> None:
+        self.all = b""
+
+    def write(self, data: bytes) -> None:
+        self.all += data
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def at() -> Iterator[hot_path.Bench]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+
+        async def enter() -> hot_path.Bench:
+            return bench.__enter__()
+
+        bench = hot_path.bench()
+        yield runner.run(enter())
+        bench.__exit__(None, None, None)
+
+
+def test_a_head_may_come_in_two_pieces_of_any_size(at: hot_path.Bench) -> None:
+    down, up = Transport(), Transport()
+    at.down.transport = down  # type: ignore[assignment]
+    at.up.transport = up  # type: ignore[assignment]
+    for size in range(1, len(HEAD)):
+        at.down.data_received(HEAD[:size])
+        assert (down.all, up.all) == (b"", b""), f"{size} bytes"
+        at.down.data_received(HEAD[size:])
+        at.worker.flush()
+        assert up.all.startswith(HEAD[:-2]), f"{size} bytes"
+        at.up.data_received(ANSWER)
+        at.worker.flush()
+        assert down.all.startswith(b"HTTP/1.1 200 OK\r\n"), f"{size} bytes"
+        down.all = up.all = b""
+
+
+def test_an_answer_of_the_turn_in_which_its_server_is_retired_is_the_only_one(
+    at: hot_path.Bench,
+) -> None:
+    down = Transport()
+    at.down.transport = down  # type: ignore[assignment]
+    at.up.transport = Transport()  # type: ignore[assignment]
+    at.down.data_received(HEAD)
+    at.worker.flush()
+    at.up.data_received(ANSWER)
+    exchange = at.down.exchange
+    assert exchange is not None and exchange.state is State.ASKED, "its answer is put aside"
+    base = at.worker.serving.services[0].upstreams[0].base
+    words = at.worker.words
+    outcomes = range(base + U_ANSWERED, base + U_OUTCOMES_END)
+    before = sum(words[index] for index in outcomes)
+    retire = at.worker._retire(RetireServers(1, 1, 0, [at.up.pool.endpoint], 0.0))
+    with pytest.raises(StopIteration):
+        retire.send(None)
+    at.worker.flush()
+    assert down.all.count(b"HTTP/1.1 ") == 1
+    assert sum(words[index] for index in outcomes) == before + 1
+    assert not words[base + U_CUT]
