@@ -19,6 +19,7 @@ from benchmarks.processes import HarnessError, raise_descriptor_limit
 from benchmarks.results import Results
 from benchmarks.runner import Bench, Options
 from benchmarks.workloads import Scope, Workload
+from tests import under_test
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
@@ -43,7 +44,9 @@ def _cores(text: str | None, fallback: frozenset[int]) -> frozenset[int]:
             first, _, last = part.partition("-")
             found |= set(range(int(first), int(last or first) + 1))
     except ValueError:
-        raise typer.BadParameter(f"{text!r}; cores are written as 0 or 0,2 or 0-3") from None
+        found = set()
+    if not found:
+        raise typer.BadParameter(f"{text!r}; cores are written as 0 or 0,2 or 0-3")
     there = os.sched_getaffinity(0)
     if found - there:
         raise typer.BadParameter(f"{text!r}; there are cores {sorted(there)}")
@@ -77,19 +80,40 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _kept(out: Path, scope: Scope, only: tuple[str, ...], this: Results) -> Results | None:
-    """What a full run of some workloads is merged into. Raises BadParameter when it cannot be."""
-    if scope is not Scope.FULL or not only:
-        return None
-    before = results.read(out)
-    differs = "" if before is None else this.comparable(before)
+def _read(out: Path) -> Results | None:
+    """What is kept there; None: nothing is. Raises BadParameter."""
+    try:
+        return results.read(out)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(f"{out} cannot be read: {error}", param_hint="--out") from None
+
+
+def _to_keep(
+    console: Console, out: Path, names: tuple[str, ...], this: Results
+) -> tuple[bool, Results | None]:
+    """Whether a full run is kept in `out`, and what some workloads of it are merged into.
+    Raises BadParameter where it could not be written."""
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise typer.BadParameter(f"{out} cannot be written", param_hint="--out")
+    before = _read(out)
+    differs = "" if before is None or not names else this.comparable(before)
     if differs:
-        raise typer.BadParameter(
-            f"{out} is of another machine or other versions ({differs}): measure everything, "
-            "or keep this elsewhere with --out",
-            param_hint="--only",
-        )
-    return before
+        console.print(
+            f"nothing is kept: {out} is of another machine or other versions ({differs}). "
+            "Measure everything, or keep these in a file of their own with --out",
+            soft_wrap=True, style="yellow",
+        )  # fmt: skip
+        return False, None
+    return True, before if names else None
+
+
+def _made(perf: Path | None) -> None:
+    """The directory of the profiles. Raises BadParameter."""
+    if perf is not None:
+        try:
+            perf.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise typer.BadParameter(f"{perf}: {error.strerror}", param_hint="--perf") from None
 
 
 def measure(
@@ -113,6 +137,7 @@ def measure(
                 whole = whole and not measured.faults()
                 if workload.name in measured.left_out:
                     say(f"  left out: {measured.left_out[workload.name]}")
+                    whole = whole and options.small
                 elif not measured.rounds:
                     whole = False
                 keep()
@@ -127,12 +152,12 @@ def main(
     rounds: Annotated[int | None, typer.Option(help="In which each has its turn.", min=1)] = None,
     seconds: Annotated[int | None, typer.Option(help="Of each turn.", min=1, max=60)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Turnout against HAProxy alone, the main workloads, and the last committed result; keeps nothing.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Only whether every part works; keeps nothing.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Only whether the harness works: one short, small round of most parts; keeps nothing.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Page and picture from the kept results.")] = False,
     perf: Annotated[Path | None, typer.Option(help="A directory: profiles of a worker under each load.")] = None,
     proxy_cores: Annotated[str | None, typer.Option(help="0 or 0,2 or 0-3.")] = None,
-    load_cores: Annotated[str | None, typer.Option()] = None,
-    origin_cores: Annotated[str | None, typer.Option()] = None,
+    load_cores: Annotated[str | None, typer.Option(help="The same, for wrk, h2load and the clients.")] = None,
+    origin_cores: Annotated[str | None, typer.Option(help="The same, for what answers behind the proxies; as --load-cores when left out.")] = None,
     first_port: Annotated[int, typer.Option(help="Free ports are taken from here on.", min=1024, max=60_000)] = 19_300,
     out: Annotated[Path, typer.Option(help="Raw results; the report is written with the default only.")] = JSON_FILE,
 ) -> None:  # fmt: skip
@@ -140,8 +165,13 @@ def main(
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
+    if quick and smoke:
+        raise typer.BadParameter("with --quick means two things at once", param_hint="--smoke")
+    if not os.access(under_test.PYTHON, os.X_OK):
+        console.print(f"{under_test.VARIABLE}: there is no {under_test.PYTHON} (make compiled)")
+        raise typer.Exit(2)
     if report_only:
-        kept = results.read(out)
+        kept = _read(out)
         if kept is None:
             raise typer.BadParameter(f"there is no {out}", param_hint="--out")
         write_report(console, kept, PAGE, PLOT)
@@ -168,9 +198,15 @@ def main(
             f"nothing is measured: not installed: {', '.join(missing)} (make bench-tools)"
         )
         raise typer.Exit(0 if smoke else EXIT_FAILED)
-    kept = _kept(out, scope, names, this)
-    if kept is not None:
-        this.workloads |= kept.workloads
+    _made(perf)
+    is_kept = False
+    if scope is Scope.FULL:
+        is_kept, kept = _to_keep(console, out, names, this)
+        if kept is not None:
+            this.workloads |= kept.workloads
+    if pinning.separate == 1:
+        console.print("the proxy shares its core with the load: what is measured is both",
+                      style="yellow")  # fmt: skip
     for name, why in found.left_out.items():
         console.print(f"{name} is left out: {why}", soft_wrap=True)
     raise_descriptor_limit()
@@ -181,12 +217,13 @@ def main(
         rounds or EFFORT[scope][0], seconds or EFFORT[scope][1], pinning, first_port,
         small=scope is Scope.SMOKE,
     )  # fmt: skip
-    before = results.read(JSON_FILE) if scope is Scope.QUICK else None
-    if before is not None and (differs := this.comparable(before)):
+    before = _read(JSON_FILE) if scope is Scope.QUICK else None
+    others = set(peers.PEERS) - {"turnout", "haproxy"}  # are not measured
+    if before is not None and (differs := this.comparable(before, others)):
         console.print(f"the committed result is of something else: {differs}", soft_wrap=True)
 
     def keep() -> None:
-        if scope is Scope.FULL:
+        if is_kept:
             results.write(out, this)
 
     try:
@@ -197,8 +234,10 @@ def main(
     except HarnessError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(EXIT_FAILED) from None
-    if scope is Scope.FULL and out == JSON_FILE:
+    if is_kept and out == JSON_FILE:
         write_report(console, this, PAGE, PLOT)
+    elif is_kept:
+        console.print(f"kept in {out}", soft_wrap=True)
     raise typer.Exit(0 if whole else EXIT_FAILED)
 
 

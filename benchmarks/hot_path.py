@@ -54,6 +54,8 @@ CALLS: Final = 2000
 REPEATS: Final = 60
 """Of which the quickest counts: what disturbs only adds."""
 BODY: Final = b"x" * 100
+FIELDS_MAX: Final = 90
+"""A plain head has a hundred at most."""
 
 
 class Transport:
@@ -244,9 +246,15 @@ async def run(fields: int) -> dict[str, float]:
         return {**parts(found, fields), "opcodes": executed, "calls": calls}
 
 
+def _fields(text: str) -> int:
+    if not text.isdigit() or int(text) > FIELDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 to {FIELDS_MAX}")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--fields", type=int, default=0, help="more fields in each head")
+    parser.add_argument("--fields", type=_fields, default=0, help="more in each head: 0 to 90")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

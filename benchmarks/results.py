@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -50,10 +50,15 @@ class Results:
         found = self.workloads.get(workload)
         return found.rounds if found else ()
 
-    def comparable(self, other: "Results") -> str:
-        """ "" when figures of both may stand in one table; else what differs."""
+    def comparable(self, other: "Results", without: Collection[str] = ()) -> str:
+        """ "" when figures of both may stand in one table; else what differs, `without` the
+        versions of these, which do not take part."""
         ours, theirs = {**self.facts, **self.versions}, {**other.facts, **other.versions}
-        differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
+        differing = [
+            key
+            for key in sorted(ours | theirs)
+            if ours.get(key) != theirs.get(key) and key not in without
+        ]
         return ", ".join(
             f"{key} was {theirs.get(key, 'not there')} and is {ours.get(key, 'not there')}"
             for key in differing
@@ -93,10 +98,17 @@ def _encode_sample(sample: Sample) -> dict[str, Any]:
 
 
 def decode(text: str) -> Results:
-    """Raises ValueError for a file of another format."""
+    """Raises ValueError for what is no results, or of another format."""
     document = json.loads(text)
-    if document.get("format") != FORMAT:
-        raise ValueError(f"results of format {document.get('format')}; this reads {FORMAT}")
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"these are no results of format {FORMAT}")
+    try:
+        return _results(document)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{error!r} is missing or of another kind") from error
+
+
+def _results(document: dict[str, Any]) -> Results:
     return Results(
         document["facts"],
         document["versions"],

@@ -17,7 +17,7 @@ from benchmarks.ratios import (
 )
 from benchmarks.report import SAID, number
 from benchmarks.results import Results
-from benchmarks.workloads import BARS, Workload
+from benchmarks.workloads import BARS, FIELDS, SPLICE, Workload
 
 SHOWN = {
     Measure.CPU_US: "CPU µs",
@@ -39,6 +39,10 @@ SHOWN = {
     Measure.SWITCHES: "switches",
     Measure.BALANCE: "balance",
 }
+LEGEND = {
+    FIELDS.name: "HAProxy that tells both sides what Turnout tells them of itself; no bar",
+    SPLICE.name: "HAProxy with `option splice-response`",
+}
 STYLES = {
     Verdict.AIM: "bold green",
     Verdict.MET: "green",
@@ -55,11 +59,13 @@ def shown(
     the ratio that was committed, if `before` has it."""
     rounds = results.rounds(workload.name)
     names = [each.name for each in workload.contestants if any(each.name in one for one in rounds)]
+    if not names:
+        return Text(f"{workload.name}: {workload.says}")
     measures = [key for key in SHOWN if any(values_of(rounds, name, key) for name in names)]
     table = Table(title=f"{workload.name}: {workload.says}", title_justify="left",
                   box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fmt: skip
     table.add_column("", no_wrap=True)
-    table.add_column("ratio", justify="right", no_wrap=True)
+    table.add_column(f"ratio of {SHOWN[workload.compared]}", justify="right")
     if before is not None:
         table.add_column("committed", justify="right")
     for measure in measures:
@@ -82,6 +88,9 @@ def shown(
         and (bar.base is None or bar.base in taking_part)
     ]
     texts = [Text("  " + judgement_text(each), STYLES[each.verdict]) for each in judgements]
+    if workload.base in {each.name for each in workload.contestants} - taking_part:
+        texts.append(Text(f"  no ratios: {workload.base} did not take part", "yellow"))
+    texts += [Text(f"  {name}: {LEGEND[name]}", "dim") for name in names if name in LEGEND]
     return Group(table, *texts)
 
 

@@ -131,17 +131,18 @@ class Downstream:
             self.ready = False
             worker = self.worker
             end = data.find(_HEAD_END) + 4
-            if 4 <= end == len(data) <= worker.header_bytes:
+            if end == len(data) <= worker.header_bytes:
                 # Hot: one whole head and nothing else, as nearly always.
                 if fast_path.begin(self, data, end):
                     return
-                try:
-                    head = parse_request(data, worker.fields_max)
-                except Refused as refused:
-                    self._refuse(replies.refused(refused), refused.reason)
-                else:
-                    self._start(head)
-                return
+                if end >= 4:  # else these are three bytes, and no blank line was found
+                    try:
+                        head = parse_request(data, worker.fields_max)
+                    except Refused as refused:
+                        self._refuse(replies.refused(refused), refused.reason)
+                    else:
+                        self._start(head)
+                    return
             # Hot: POST, PUT or PATCH with the whole body behind the head.
             if (
                 data[0] == _P

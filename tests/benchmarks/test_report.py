@@ -118,7 +118,7 @@ def test_results_come_back_from_json_as_they_were() -> None:
 
 
 def test_results_of_another_format_are_refused() -> None:
-    with pytest.raises(ValueError, match="format 0"):
+    with pytest.raises(ValueError, match="no results of format 1"):
         results.decode('{"format": 0}')
 
 
