@@ -63,15 +63,20 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = b""
+        self._quiet = socket.socketpair()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8080)}.get(name, self)
 
     def fileno(self) -> int:
-        return 0
+        return self._quiet[0].fileno()
 
     def write(self, data: bytes) -> None:
         self.written = data
+
+    def close(self) -> None:
+        for end in self._quiet:
+            end.close()
 
     def get_write_buffer_size(self) -> int:
         return 0

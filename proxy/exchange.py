@@ -282,11 +282,8 @@ class Exchange(Account):
         pool.in_flight += 1
         self.attempt_number += 1
         connection = None
-        if pool.idle:
-            if self.idempotent:
-                connection = pool.take_idle(now_s, False) if not self.retries else None
-            elif not pool.kept_from(self):
-                connection = pool.take_idle(now_s, True)
+        if pool.idle and not (self.retries if self.idempotent else pool.kept_from(self)):
+            connection = pool.take_idle(now_s)
         if connection is not None:
             self._send(connection, True)
             return

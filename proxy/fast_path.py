@@ -108,7 +108,9 @@ def begin(down: "Downstream", data: bytes, end: int) -> bool:
     connection = pool.idle[-1]
     if connection.expires_s <= now_s:
         return False
-    if not idempotent and (not size or pool.kept_from(exchange) or pool.has_input(connection)):
+    if not idempotent and (not size or pool.kept_from(exchange)):
+        return False
+    if size and pool.has_input(connection):
         return False  # as `Exchange._attempt` has it
 
     pool.idle.pop()

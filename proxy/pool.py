@@ -92,16 +92,16 @@ class ServerPool:
 
     # ------------------------------------------------------------ connections
 
-    def take_idle(self, now_s: float, certain: bool) -> "UpstreamConnection | None":
+    def take_idle(self, now_s: float) -> "UpstreamConnection | None":
         """Return the most recently used idle connection that may still be used, or None.
 
-        With `certain`, for a request that may not be sent twice, the socket is asked whether
-        anything has come in meanwhile (an end of file, as a rule) that the loop has not read
-        yet: one system call, which leaves of the keep-alive race only the network's delay.
+        The socket is asked whether anything has come in meanwhile that the loop has not read
+        yet: one system call. An end of file, as a rule: of the keep-alive race only the network's
+        delay is left. Or something that nobody asked for, which would be taken for the answer.
         """
         while self.idle:
             connection = self.idle.pop()
-            if connection.expires_s <= now_s or (certain and self.has_input(connection)):
+            if connection.expires_s <= now_s or self.has_input(connection):
                 connection.close()
             else:
                 return connection
@@ -137,7 +137,8 @@ class ServerPool:
     def _hand_on(self, connection: "UpstreamConnection") -> None:
         """Give a connection whose answer is complete to the first that waits for one."""
         exchange = self.waiting[0]
-        if exchange.idempotent or not (self.kept_from(exchange) or self.has_input(connection)):
+        kept = not exchange.idempotent and self.kept_from(exchange)
+        if not kept and not self.has_input(connection):
             self.waiting.popleft()
             exchange.connected(connection)
         else:

@@ -197,6 +197,32 @@ async def test_a_connection_whose_end_was_read_is_not_taken_in_the_same_turn(at:
     assert gained(before, counted(at.product)) == {}
 
 
+@pytest.mark.parametrize(
+    ("method", "fields", "body"),
+    [
+        ("GET", {}, b""),
+        ("GET", {"X-Forwarded-For": "192.0.2.1"}, b""),
+        ("PUT", {}, b"hello"),
+        ("PUT", {"X-Forwarded-For": "192.0.2.1"}, b"hello"),
+        ("POST", {}, b"hello"),
+    ],
+)
+async def test_what_a_server_says_unasked_is_no_answer_to_a_request_of_the_same_turn(
+    at: Bench, method: str, fields: dict[str, str], body: bytes
+) -> None:
+    """The plain way and the general one. A 408, as some servers say before they close."""
+    await fresh(at)
+    async with await at.client() as client:
+        (await client.get("/warm")).must_be(200, "blue")
+        (idle,) = at.blue.open.values()
+        with stopped(at):
+            await client.ask("/next", method=method, fields=fields, body=body)
+            idle.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nevil")
+            await idle.drain()
+        (await client.answer()).must_be(200, "blue")
+    assert len(at.blue.find("/next")) == 1
+
+
 async def test_what_waits_for_a_connection_does_not_get_one_that_is_closing() -> None:
     """A POST: it could not be sent again."""
     answer, answered = asyncio.Event(), asyncio.Event()

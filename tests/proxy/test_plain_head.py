@@ -93,6 +93,12 @@ def test_a_plain_request_is_read_as_the_full_reader_reads_it(head: bytes) -> Non
         request(b"GET / HTTP/1.1", b"A: b", b"Host: shop.example "),
         request(b"GET / HTTP/1.1", b"A: b", b"Host: a", b"Host: shop.example"),
         request(b"GET / HTTP/1.1", b"Host: never-met.example"),
+        request(b"GET / HTTP/1.1", b"Host: \tevil", b"Host: shop.example"),
+        request(b"GET / HTTP/1.1", b"host:  evil", b"Host: shop.example"),
+        request(b"GET / HTTP/1.1", b"Host: e vil", b"Host: shop.example"),
+        request(b"GET / HTTP/1.1", b"Host: \t", b"Host: shop.example"),
+        request(b"GET / HTTP/1.1", b"Host : evil", b"Host: shop.example"),
+        request(b"GET / HTTP/1.1", b"Host: evil ", b"Host: shop.example"),
         request(b"GET / HTTP/1.1"),
         request(b"GET http://shop.example/ HTTP/1.1", b"Host: shop.example"),
         request(b"OPTIONS * HTTP/1.1", b"Host: shop.example"),
@@ -185,6 +191,7 @@ PLAIN_LINES = st.lists(
     st.one_of(
         st.sampled_from(BROWSER),
         st.sampled_from([b"Connection: keep-alive", b"connection: x", b"CONNECTION: keep-alive"]),
+        st.sampled_from([b"Host: shop.example", b"Host: \tevil", b"Host: e vil", b"host:evil"]),
         st.tuples(st.sampled_from([b"A", b"Te", b"Hos", b"Keep-Aliv", b"X-Forwarded"]), st.binary(
             max_size=4)).map(b": ".join),
     ),

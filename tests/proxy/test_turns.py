@@ -18,13 +18,11 @@ class Transport(hot_path.Transport):
     """Keeps all that is written."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.all = b""
 
     def write(self, data: bytes) -> None:
         self.all += data
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def at() -> Iterator[hot_path.Bench]:
 
 
 def test_a_head_may_come_in_two_pieces_of_any_size(at: hot_path.Bench) -> None:
-    down, up = Transport(), Transport()
+    down, up, before = Transport(), Transport(), at.up.transport
     at.down.transport = down  # type: ignore[assignment]
     at.up.transport = up  # type: ignore[assignment]
     for size in range(1, len(HEAD)):
@@ -53,6 +51,7 @@ def test_a_head_may_come_in_two_pieces_of_any_size(at: hot_path.Bench) -> None:
         at.worker.flush()
         assert down.all.startswith(b"HTTP/1.1 200 OK\r\n"), f"{size} bytes"
         down.all = up.all = b""
+    before.close()  # its descriptor is the connection's
 
 
 def test_an_answer_of_the_turn_in_which_its_server_is_retired_is_the_only_one(
