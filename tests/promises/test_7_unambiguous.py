@@ -80,6 +80,12 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "no host": (GET + b"\r\n", 400),
     "two hosts": (GET + HOST + b"Host: b\r\n\r\n", 400),
     "the same host twice": (GET + HOST + HOST + b"\r\n", 400),
+    "a second host behind one with a tab": (GET + b"Host: \tb\r\n" + HOST + b"\r\n", 400),
+    "a second host behind one with two spaces": (GET + b"Host:  b\r\n" + HOST + b"\r\n", 400),
+    "a second host behind one in two words": (GET + b"Host: b c\r\n" + HOST + b"\r\n", 400),
+    "a second host behind an empty one": (GET + b"Host:\r\n" + HOST + b"\r\n", 400),
+    "a second host behind a body's length": (
+        POST + b"Content-Length: 5\r\nHost: b\r\n\r\nhello", 400),
     "a list of hosts": (GET + b"Host: a, b\r\n\r\n", 400),
     "a host with a path": (GET + b"Host: a/b\r\n\r\n", 400),
     "a host with a user": (GET + b"Host: user@a\r\n\r\n", 400),
@@ -197,6 +203,23 @@ async def test_a_broken_body_is_seen_as_broken_by_the_server(at: Bench, name: st
     await at.blue.until(lambda: all(one.path != "/seen" or one.abandoned for one in at.blue.ledger))
     assert not [one for one in at.blue.ledger if one.path == "/hidden"]
     assert not [one for one in at.blue.ledger if one.path == "/seen" and one.whole]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_it_reaches_no_server_when_it_comes_alone_either(at: Bench, name: str) -> None:
+    """With nothing behind it, a host that is known and a server's connection to spare it is
+    looked at by the short reader first, as nearly every request is."""
+    data, status = REFUSED[name]
+    async with await at.client() as client:
+        await client.ask("/warm", host="a")
+        (await client.answer()).must_be(200, "blue")
+        at.blue.ledger.clear()
+        await client.send(data)
+        client.half_close()
+        said, _ = await client.rest()
+    # Of what is no whole head nothing need be said.
+    assert said.startswith(b"HTTP/1.1 %d " % status) or (not said and b"\r\n\r\n" not in data)
+    assert not at.blue.ledger
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
