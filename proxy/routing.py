@@ -15,7 +15,36 @@ PHASE_STEP: Final = 6180
 """Workers begin this far apart, so that few requests over many workers still spread evenly
 (the golden section of 10,000: the phases of any number of workers stay far from each other)."""
 
-type_prefixes = dict[bytes, int]
+
+class Prefixes:
+    """The path prefixes of one host's services."""
+
+    __slots__ = ("_longest", "_positions")
+
+    def __init__(self) -> None:
+        self._positions: dict[bytes, int] = {}
+        self._longest = 0
+
+    def add(self, prefix: bytes, position: int) -> None:
+        self._positions[prefix] = position
+        self._longest = max(self._longest, len(prefix))
+
+    def find(self, path: bytes) -> int:
+        """Return the position of the longest prefix of `path`, or NO_SERVICE.
+
+        It is cut at its slashes from the right until a prefix is met: one lookup a segment,
+        however many services there are, and none for what is longer than any prefix.
+        """
+        positions = self._positions
+        end = len(path)
+        if end > self._longest:
+            end = path.rfind(b"/", 0, self._longest + 1)
+        while end > 0:
+            found = positions.get(path[:end])
+            if found is not None:
+                return found
+            end = path.rfind(b"/", 0, end)
+        return positions.get(b"", NO_SERVICE)
 
 
 class Router:
@@ -29,20 +58,20 @@ class Router:
     __slots__ = ("_any", "_exact", "_wildcard", "alone")
 
     def __init__(self, services: Sequence[TableService]) -> None:
-        self._exact: dict[bytes, type_prefixes] = {}
-        self._wildcard: dict[bytes, type_prefixes] = {}
-        self._any: type_prefixes = {}
+        self._exact: dict[bytes, Prefixes] = {}
+        self._wildcard: dict[bytes, Prefixes] = {}
+        self._any = Prefixes()
         for position, service in enumerate(services):
             prefix = service.path_prefix.rstrip("/").encode()
             if not service.hosts:
-                self._any[prefix] = position
+                self._any.add(prefix, position)
             for host in service.hosts:
                 name = host.encode()
                 if name.startswith(b"*."):
-                    self._wildcard.setdefault(name[2:], {})[prefix] = position
+                    self._wildcard.setdefault(name[2:], Prefixes()).add(prefix, position)
                 else:
-                    self._exact.setdefault(name, {})[prefix] = position
-        self.alone = len(services) == 1 and self._any.get(b"") == 0
+                    self._exact.setdefault(name, Prefixes()).add(prefix, position)
+        self.alone = len(services) == 1 and self._any.find(b"") == 0
         """There is one service, and it gets every request."""
 
     def find(self, host: bytes, path: bytes) -> int:
@@ -54,31 +83,17 @@ class Router:
             return 0
         exact = self._exact.get(host)
         if exact is not None:
-            found = _longest_prefix(exact, path)
+            found = exact.find(path)
             if found >= 0:
                 return found
         dot = host.find(b".")
         if dot > 0:
             wildcard = self._wildcard.get(host[dot + 1 :])
             if wildcard is not None:
-                found = _longest_prefix(wildcard, path)
+                found = wildcard.find(path)
                 if found >= 0:
                     return found
-        return _longest_prefix(self._any, path)
-
-
-def _longest_prefix(prefixes: type_prefixes, path: bytes) -> int:
-    """Cut `path` at its slashes from the right until a prefix is met: one lookup a segment,
-    however many services there are."""
-    if len(prefixes) == 1 and b"" in prefixes:
-        return prefixes[b""]
-    end = len(path)
-    while end > 0:
-        found = prefixes.get(path[:end])
-        if found is not None:
-            return found
-        end = path.rfind(b"/", 0, end)
-    return prefixes.get(b"", NO_SERVICE)
+        return self._any.find(path)
 
 
 def first_phase(worker: int) -> int:
