@@ -9,6 +9,7 @@ value found are added by `loader`.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -70,16 +71,16 @@ class Zero(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(ABC):
     """A kind of value. Subclasses say how it is read and what a person may write."""
 
+    @abstractmethod
     def read(self, value: Any, base: Path) -> Any:
         """Return the value that the text means. Raises ValueError with the remedy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expected(self) -> str:
         """What a person may write, for the reference: `100ms to 1h`."""
-        raise NotImplementedError
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of what a person may write."""
@@ -164,12 +165,14 @@ class _Amount(Kind):
     at_most: str
     zero: Zero = Zero.REFUSED
 
+    @abstractmethod
     def parse(self, text: str) -> float:
-        raise NotImplementedError
+        """Return the number that the text means. Raises ValueError."""
 
     @property
+    @abstractmethod
     def noun(self) -> str:
-        raise NotImplementedError
+        """What it is, for who wrote something else."""
 
     def read(self, value: Any, base: Path) -> Any:
         text = _number_text(value)

@@ -106,7 +106,7 @@ class Recorder(socketserver.StreamRequestHandler):
     def _head(self) -> bytes:
         """The next head without its blank line; nothing, when no more comes."""
         lines = []
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # wrk was killed: no more comes
             while (line := self.rfile.readline()) not in (b"\r\n", b""):
                 lines.append(line)
             if line:
