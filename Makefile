@@ -42,7 +42,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup compiled test test-compiled demo load bench bench-quick bench-smoke bench-tools check docs lock clean
+.PHONY: help setup compiled test test-compiled demo load bench bench-quick bench-smoke bench-tools lint check docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -133,12 +133,14 @@ bench-tools:  ## install load generators and proxies from Debian, or say what is
 	fi; \
 	echo "not installed:$$missing. On Debian and Ubuntu: apt install $(BENCH_PACKAGES)"
 
-check: $(DEV)  ## lint, format, types, architecture, unit tests
+lint: $(DEV)  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@if command -v pyright >/dev/null; then pyright --pythonpath $(BIN)/python; \
 		else echo "pyright is not installed: skipped"; fi
+
+check: lint  ## lint, format, types, architecture, unit tests
 	$(BIN)/python -m pytest -rs -m "not product" \
 		tests/test_architecture.py tests/config tests/proxy tests/control
 
