@@ -342,6 +342,8 @@ class Timeouts:
     """The same, for a client that goes on sending meanwhile."""
     shutdown_s: float
     """How long a stopping or replaced worker may finish what it has."""
+    watchdog_s: float
+    """How long a worker may not turn its loop before it is killed and replaced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,11 @@ class Timeouts(Section):
     shutdown: Annotated[float, Duration("10ms", "1d", Zero.NO_LIMIT)] = knob(
         "30s", "How long a stopping or replaced worker may finish what it has."
     )
+    watchdog: Annotated[float, Duration("1s", "1h", Zero.NO_LIMIT)] = knob(
+        "10s",
+        "For a worker to turn its event loop again, which it does some twenty times a second. "
+        "Then it hangs: it is killed and replaced, and what it held is counted as cut, by name.",
+    )
 
 
 class Limits(Section):
@@ -394,6 +399,7 @@ class Settings(Section):
             linger_s=timeouts.linger,
             linger_total_s=timeouts.linger_total,
             shutdown_s=timeouts.shutdown,
+            watchdog_s=timeouts.watchdog,
         )
 
     def _limits(self) -> model.Limits:

@@ -122,6 +122,7 @@ def make_plan(
         service_capacity=compiled.capacity,
         inflight_slots=configuration.limits.in_flight_named,
         shutdown_s=configuration.timeouts.shutdown_s,
+        watchdog_s=configuration.timeouts.watchdog_s,
         control_argv=list(control_argv),
         control_bind=str(configuration.control.bind),
         configuration=replace(source, pinned=Pinned.of(configuration)).document(),

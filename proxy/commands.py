@@ -303,6 +303,8 @@ class Plan:
     configuration: dict[str, Any] = field(default_factory=dict)
     """What control compiled this from: a restarted control goes on with it, whatever has
     become of the file since. The supervisor only keeps it."""
+    watchdog_s: float = 10.0
+    """A worker that does not turn its loop for so long is replaced; 0: never."""
     degraded: str = ""
     """Why this is the committed plan and not a fresh one; empty when all is well."""
 

@@ -78,7 +78,7 @@ from turnout.proxy.upstream import UpstreamConnection
 TICK_S: Final = 0.05
 SWEEP_TICKS: Final = round(deadlines.SWEEP_S / TICK_S)
 SECOND_TICKS: Final = round(1.0 / TICK_S)
-HUNG_US: Final = 2_000_000
+HUNG_US: Final = 500_000
 """A sibling whose loop has not turned for this long gets help with its new connections."""
 HOPS_REMEMBERED: Final = 1024
 """Clients by address; bounded, and only what is made again if it is forgotten."""

@@ -30,6 +30,7 @@ from turnout.proxy.scoreboard import (
     WorkerState,
 )
 from turnout.runtime import RuntimeDirectory
+from turnout.watchdog import Pulse, felt, hung, look_every_s
 
 RETRY_SEND_S: Final = 0.02
 
@@ -37,7 +38,7 @@ RETRY_SEND_S: Final = 0.02
 class Worker:
     """A worker's process, its region and its number."""
 
-    __slots__ = ("child", "link", "number", "region", "removed", "when_settled")
+    __slots__ = ("child", "hung", "link", "number", "pulse", "region", "removed", "when_settled")
 
     def __init__(self, number: int, region: int, child: Child, link: Link | None) -> None:
         self.number = number
@@ -47,6 +48,9 @@ class Worker:
         """None for a worker of an earlier supervisor, which only has to leave."""
         self.removed = False
         """Told to leave: nobody follows it."""
+        self.pulse = Pulse(0)
+        self.hung = ""
+        """Why it was killed: it did not turn its loop any more."""
         self.when_settled: list[Callable[[], None]] = []
         """For those who asked for its replacement."""
 
@@ -55,8 +59,8 @@ class Crew:
     """All workers that are alive, by region."""
 
     __slots__ = (
-        "_backoff", "_directory", "_generation", "_loop", "_scoreboard", "_sockets",
-        "_stopping", "_wanted", "_workers",
+        "_backoff", "_directory", "_generation", "_looked_s", "_loop", "_scoreboard", "_sockets",
+        "_stopping", "_wanted", "_watchdog_s", "_workers",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +80,9 @@ class Crew:
         self._backoff: dict[int, Backoff] = {}
         self._wanted = 0
         self._stopping = False
+        self._watchdog_s = 0.0
+        self._looked_s = time.monotonic()
+        self._look()
 
     # ------------------------------------------------------------ how many
 
@@ -96,9 +103,10 @@ class Crew:
         leaving = sum(worker.removed for worker in self._workers.values())
         return wanted + leaving <= self._scoreboard.geometry.regions
 
-    def want(self, wanted: int) -> None:
-        """From now on there are `wanted` workers: start what is missing, then let the rest go."""
-        self._wanted = wanted
+    def want(self, wanted: int, watchdog_s: float) -> None:
+        """From now on there are `wanted` workers: start what is missing, then let the rest go.
+        One that does not turn its loop for `watchdog_s` seconds is replaced (0: never)."""
+        self._wanted, self._watchdog_s = wanted, watchdog_s
         for number in range(wanted):
             self._start(number)
         for worker in list(self._workers.values()):
@@ -232,6 +240,22 @@ class Crew:
 
     # ------------------------------------------------------------ death
 
+    def _look(self) -> None:
+        """Look at the workers' signs of life, now and then for ever; kill whoever hangs."""
+        limit_s, every_s = self._watchdog_s, look_every_s(self._watchdog_s)
+        since_s = time.monotonic() - self._looked_s
+        self._looked_s += since_s
+        for worker in self._workers.values():
+            base = self._scoreboard.region(worker.region)
+            heartbeat_us = self._scoreboard.words[base + R_HEARTBEAT_US]
+            worker.pulse = felt(worker.pulse, heartbeat_us, since_s, every_s)
+            starting = self._scoreboard.state(worker.region) is WorkerState.STARTING
+            if not worker.hung and hung(worker.pulse, limit_s, starting=starting):
+                worker.hung = f"hung: its loop did not turn for {worker.pulse.still_s:.1f} s"
+                say("worker.hung", worker=worker.number, pid=worker.child.pid, reason=worker.hung)
+                worker.child.signal(signal.SIGKILL)
+        self._loop.after(every_s, self._look)
+
     def replace(self, region: int, when_settled: Callable[[], None]) -> bool:
         """Kill the worker of a region; its successor follows at once. False: there is none."""
         worker = self._workers.get(region)
@@ -249,7 +273,7 @@ class Crew:
             worker.link.close()
         del self._workers[worker.region]
         expected = (worker.removed or self._stopping) and status in (0, None)
-        told = status_text(status)
+        told = worker.hung or status_text(status)
         self._settle(worker.number, worker.region, worker.child.pid, told, expected)
         for act in worker.when_settled:
             act()

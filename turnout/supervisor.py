@@ -6,8 +6,8 @@ decision, so that it has no reason to crash. What it has to know is in the plan,
 short-lived child compiles (`turnout.control.compiler`).
 
 In reading order: this file; `runtime` (the runtime directory and its shared files),
-`listening` (the sockets), `crew` (the workers), `children` (processes), `supervisor_socket`
-(what control asks), `loop`.
+`listening` (the sockets), `crew` (the workers), `watchdog` (whether they hang), `children`
+(processes), `supervisor_socket` (what control asks), `loop`.
 """
 
 import json
@@ -179,7 +179,7 @@ class Supervisor:
     def run(self) -> None:
         """Start everything, and serve until told to stop and everything has ended."""
         self._write_down()
-        self._crew.want(self._plan.workers)
+        self._crew.want(self._plan.workers, self._plan.watchdog_s)
         self._loop.after(WORKERS_FIRST_S, self._start_control)
         self._look_whether_serving(time.monotonic())
         while not self._stopping or self._crew.alive:
@@ -351,7 +351,7 @@ class Supervisor:
         self._crew.send_sockets()
         for entry in unwanted:
             entry.close()
-        self._crew.want(plan.workers)
+        self._crew.want(plan.workers, plan.watchdog_s)
         self._write_down()
         self._reloaded()
         return ""
