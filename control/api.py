@@ -29,7 +29,7 @@ from turnout.control.publisher import Reloaded
 from turnout.control.refusals import Refusal, UnknownService
 from turnout.control.routes import LIMIT_DEFAULT, LIMIT_MAX, ROUTES, Route
 from turnout.control.shared import SharedState
-from turnout.control.store import Author, Database, ServiceRow, Store, StoreUnusable
+from turnout.control.store import Author, Database, Key, ServiceRow, Store, StoreUnusable
 from turnout.control.switchover import Switchover
 from turnout.proxy.scoreboard import WorkerState
 
@@ -174,10 +174,10 @@ class Api:
             access.authorize(caller, route.scope)
             content = await self._read(request)
 
-            async def work() -> web.Response:
+            async def work(key: Key | None = None) -> web.Response:
                 body = None if route.body is None else parsed_body(route, content)
                 try:
-                    answer = await operation(Call(request, caller, body))
+                    answer = await operation(Call(request, caller, body, key))
                 except Refusal as refusal:
                     raise Problem.of(refusal) from None
                 assert isinstance(answer, web.Response)
@@ -189,7 +189,14 @@ class Api:
             else:
                 call = b"\0".join((request.method.encode(), request.path.encode(), content))
                 kept_s = self._context.configuration().control.idempotency_s
-                response = await self._idempotency.once(caller.name, key, call, kept_s, work)
+                response = await self._idempotency.once(
+                    caller.name,
+                    key,
+                    call,
+                    kept_s,
+                    work,
+                    lambda id: self._recalled(Call(request, caller), id),
+                )
             return await self._settled(route, Call(request, caller), response)
 
         return read if route.method == "GET" else write
@@ -235,6 +242,16 @@ class Api:
                 more={"switchover": id, "state": value.state.value},
             )
         return await self._service_now(value.service)
+
+    async def _recalled(self, call: Call, id: str) -> web.Response:
+        """The answer to a call whose decision is stored and whose answer was lost: what has
+        become of its switchover `id`, or else of its service."""
+        if not id:
+            return await self._service_now(call.path("service"))
+        value = await self._context.executor.get(id)
+        if "id" in call.request.match_info:
+            return await self._switchover(value)
+        return self._started(value, dry_run=False)
 
     async def _until(self, reached: Awaitable[T], id: str) -> T:
         """Wait, but not beyond the end of control. Raises Problem(503)."""

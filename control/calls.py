@@ -15,7 +15,7 @@ from turnout.control import api_models
 from turnout.control.access import Caller
 from turnout.control.problems import Problem
 from turnout.control.routes import Route
-from turnout.control.store import Author
+from turnout.control.store import Author, Key
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -30,6 +30,8 @@ class Call:
     request: web.Request
     caller: Caller
     body: BaseModel | None = None
+    key: Key | None = None
+    """The call's Idempotency-Key, if it has one."""
 
     def path(self, name: str) -> str:
         return self.request.match_info[name]
@@ -41,7 +43,7 @@ class Call:
     @property
     def author(self) -> Author:
         reason = self.body.reason if isinstance(self.body, api_models.ReasonBody) else ""
-        return Author(self.caller.name, _peer(self.request), reason)
+        return Author(self.caller.name, _peer(self.request), reason, self.key)
 
     @property
     def revision(self) -> int | None:

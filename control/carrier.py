@@ -86,7 +86,7 @@ class Carrier:
 
     __slots__ = (
         "_activity", "_changed", "_decided", "_lock", "_service", "_set_at", "_slot", "_tasks",
-        "_world", "value",
+        "_unkept", "_world", "value",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +105,8 @@ class Carrier:
         """The revision of the value whose weight is in force already: `start` set it."""
         self._decided: dict[int, tuple[int, float]] = {}
         """Step -> its epoch, and when it was decided: as the store has it."""
+        self._unkept: Mapping[str, int] | None = None
+        """What was in flight at the flip, when the store could not be written just then."""
 
     async def start(self, audit: Audit, revision: int | None, known: Callable[[], None]) -> None:
         """Store a new switchover, as far as it comes without waiting for anybody.
@@ -146,7 +148,7 @@ class Carrier:
         async def record(row: ServiceRow) -> None:
             in_flight = world.workers.in_flight_by_class(self._slot, lost)
             world.journal.told(weight_note(row, self.value.id))
-            await world.store(Database.keep_in_flight, self.value.id, in_flight)
+            await self._keep_in_flight(in_flight)
 
         lost = self._loses(new.second_weight)
         await world.words.publish(decide, record)
@@ -267,6 +269,7 @@ class Carrier:
         """Take the counters at the end; the receipt is then made of the value as it is stored."""
         world, id = self._world, self.value.id
         kept, in_flight, cut = await world.store(Database.evidence, id)
+        in_flight = dict(self._unkept) if self._unkept is not None else in_flight
         before = None if kept is None else snapshot_of(kept)
         after = world.workers.snapshot(self._slot)
         return lambda ended: receipt.build(ended, before, after, in_flight, cut)
@@ -436,13 +439,22 @@ class Carrier:
             in_flight = world.workers.in_flight_by_class(self._slot, lost)
             if not decisions[0].again:
                 world.journal.told(note(row))
-                await world.store(Database.keep_in_flight, value.id, in_flight)
+                await self._keep_in_flight(in_flight)
 
         lost = self._loses(second_weight)
         try:
             await world.words.publish(decide, record)
         except StaleRevision:
             return  # the value has moved on, and this activity is being ended
+
+    async def _keep_in_flight(self, in_flight: Mapping[str, int]) -> None:
+        """For the receipt. The weight is in force: that this cannot be stored undoes nothing."""
+        self._unkept = None
+        try:
+            await self._world.store(Database.keep_in_flight, self.value.id, in_flight)
+        except StoreUnusable as error:
+            self._unkept = in_flight
+            self._tell(str(error), "nothing: the receipt is made of what is in memory")
 
     def _loses(self, second_weight: int) -> int:
         """Which upstream (0, 1) has its weight taken by this one."""

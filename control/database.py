@@ -225,7 +225,7 @@ class Database(Ledger):
             *(_dump(stored), stored.revision),
         )
         self._touch(stored)
-        self._note(describe(stored), at)
+        self._note(describe(stored), at, stored.id)
         return stored
 
     def save_switchover(
@@ -257,7 +257,7 @@ class Database(Ledger):
                 *(stored.revision, stored.id),
             )
             self._touch(stored)
-            self._note(note, at)
+            self._note(note, at, stored.id)
         return stored
 
     def decide_weight(

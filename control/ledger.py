@@ -25,6 +25,8 @@ BUSY_TIMEOUT_S: Final = 5.0
 LOG_PAGES_MAX: Final = 8192
 """Pages (4 KiB) of the write-ahead log at which a commit carries them over by itself, and waits
 for that; `checkpoint`, beside the commits, comes before."""
+DECIDED: Final = 0
+"""In place of an answer's status: the call's decision is made, and the body names its switchover."""
 _ID_DIGITS: Final = 9
 """Base-32 digits of an id: milliseconds since 1970, enough until the year 3084."""
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
@@ -141,14 +143,21 @@ class Ledger:
         return None if row is None else Answer(row[0], row[1], json.loads(row[2]), row[3])
 
     def keep_answer(self, key: str, answer: Answer, at: float, kept_s: float) -> None:
-        """Keep the first answer to a key for `kept_s`, and forget those that are older."""
+        """Keep the first answer to a key for `kept_s`, and forget those that are older.
+
+        What is of a time to come, as the clock was set back, is kept from now on.
+        """
         with self._transaction():
             self._run("DELETE FROM idempotency_keys WHERE at < ?", at - kept_s)
+            self._run("UPDATE idempotency_keys SET at = ? WHERE at > ?", at, at)
             self._run(
-                "INSERT OR IGNORE INTO idempotency_keys VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
+                " SET status = excluded.status, headers = excluded.headers, body = excluded.body"
+                " WHERE status = ?",
                 *(key, answer.digest, at, answer.status),
                 json.dumps(dict(answer.headers)),
                 answer.body,
+                DECIDED,
             )
 
     # ------------------------------------------------------------ counters
@@ -233,7 +242,8 @@ class Ledger:
         self._run("UPDATE meta SET last_id = ?", id)
         return id
 
-    def _note(self, note: Note, at: float) -> None:
+    def _note(self, note: Note, at: float, subject: str = "") -> None:
+        """Write what goes with a change of `subject`, a switchover, or of a service."""
         revision: int = self._first("SELECT revision FROM meta")[0]
         if note.events:
             # Here, as the compiler tells nothing, and the classes of all events take 13 ms.
@@ -253,6 +263,13 @@ class Ledger:
                 *(at, entry.author.who, entry.author.address, entry.action, entry.service),
                 *(entry.detail, entry.author.reason, entry.outcome, revision),
             )
+            key = entry.author.key
+            if key is not None:
+                # Its answer is not made yet; if it never is, the decision is known all the same.
+                self._run(
+                    "INSERT OR IGNORE INTO idempotency_keys VALUES (?, ?, ?, ?, '{}', ?)",
+                    *(key.name, key.digest, at, DECIDED, subject),
+                )
 
 
 _REMEDY: Final = (

@@ -41,12 +41,22 @@ class UpstreamsSwapped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """The idempotency key of a call, and a digest of all that the call asks for."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Author:
     """Who asked for something, from where, and why."""
 
     who: str
     address: str = ""
     reason: str = ""
+    key: Key | None = None
+    """Kept with the decision, in its transaction: the same call decides nothing twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from turnout.control.database import Database as Database
+from turnout.control.ledger import DECIDED as DECIDED
 from turnout.control.ledger import checkpoint
 from turnout.control.rows import Answer as Answer
 from turnout.control.rows import Audit as Audit
 from turnout.control.rows import AuditEntry as AuditEntry
 from turnout.control.rows import Author as Author
 from turnout.control.rows import Decision as Decision
+from turnout.control.rows import Key as Key
 from turnout.control.rows import Note as Note
 from turnout.control.rows import ServiceNames as ServiceNames
 from turnout.control.rows import ServiceRow as ServiceRow
