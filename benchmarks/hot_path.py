@@ -148,7 +148,7 @@ def bench() -> Iterator[Bench]:
         worker = Worker(arguments, asyncio.get_running_loop())
         worker.adopt_table()
         worker.loop = cast(asyncio.AbstractEventLoop, Loop())
-        down = Downstream(worker, b"")
+        down = Downstream(worker, worker.admission.door("-"), b"")
         down.connection_made(cast(asyncio.Transport, Transport()))
         pool = worker.serving.services[0].upstreams[0].servers[0]
         up = UpstreamConnection(pool)

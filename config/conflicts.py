@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from turnout.config.address import Address, AddressKind
 from turnout.config.document import Place, dotted
 from turnout.config.model import ATOMIC, BY_HAND
+from turnout.config.table import LISTENERS_LIMITED_MAX
 
 if TYPE_CHECKING:
     from turnout.config.service_settings import Service
@@ -21,6 +22,7 @@ Conflict: TypeAlias = tuple[Place, str]
 def conflicts(settings: "Settings") -> Iterator[Conflict]:
     """Say what does not go together in `settings`, in the file's order."""
     yield from _binds(settings)
+    yield from _listener_limits(settings)
     yield from _tokens(settings)
     if settings.resolver.ttl_min > settings.resolver.ttl_max:
         yield ("resolver", "ttl_min"), "it is more than ttl_max. Write a shorter one"
@@ -43,6 +45,15 @@ def _binds(settings: "Settings") -> Iterator[Conflict]:
                 yield place, f"{key} is {other}, and they cannot both be had. Write another"
                 break
         seen.append((bind, dotted(place)))
+
+
+def _listener_limits(settings: "Settings") -> Iterator[Conflict]:
+    limited = [index for index, listener in enumerate(settings.listeners) if listener.connections]
+    for index in limited[LISTENERS_LIMITED_MAX:]:
+        yield (
+            ("listeners", index, "connections"),
+            f"{LISTENERS_LIMITED_MAX} listeners may have a limit of their own. Leave it out",
+        )
 
 
 def _same_socket(one: Address, other: Address) -> bool:

@@ -252,6 +252,8 @@ class Listener:
     bind: Address
     health_path: str | None
     """A path that a worker answers itself; None: all are forwarded."""
+    connections: int
+    """0 is no limit of its own."""
 
 
 class Scope(StrEnum):
@@ -329,6 +331,8 @@ class Timeouts:
 
     header_s: float
     body_idle_s: float
+    client_rate_s: float
+    """Over which a client's rate is looked at. Never 0."""
     keep_alive_s: float
     connect_s: float
     first_byte_s: float
@@ -349,7 +353,7 @@ class Timeouts:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """0 is no limit, but for `connections`, `services` and `servers`, which are never 0, and
-    for `replay_bytes`, where it is none."""
+    for `replay_bytes`, `pipes` and `refused_connections`, where it is none."""
 
     header_bytes: int
     """Of a request's head."""
@@ -362,6 +366,12 @@ class Limits:
     body_bytes: int
     connections: int
     """From clients, of all workers together."""
+    connections_per_client: int
+    """The same, from one address or, of IPv6, one /64."""
+    refused_connections: int
+    """Beyond a limit, and answered: of one worker at a time; 0 is none."""
+    client_rate_bytes: int
+    """A second, of a body that a client sends or an answer that it takes."""
     replay_bytes: int
     """Of a request's body kept for a retry."""
     pipeline_bytes: int

@@ -46,6 +46,11 @@ class Listener(Section):
         "A path that a worker answers itself with 200 while it has a table and is not "
         "stopping, for the load balancer in front.",
     )
+    connections: Annotated[int, Count("1", "1000000", Zero.NO_LIMIT)] = knob(
+        0,
+        "From clients to this listener, in all workers together; within `limits.connections`. "
+        "Then 503.",
+    )
 
 
 class ApiToken(Section):
@@ -155,6 +160,9 @@ class Timeouts(Section):
     body_idle: Annotated[float, Duration("10ms", "1d", Zero.NO_LIMIT)] = knob(
         "30s", "For the next bytes of a body, in either direction."
     )
+    client_rate: Annotated[float, Duration("100ms", "1d")] = knob(
+        "1m", "For so long a client may be slower than `limits.client_rate`, up to twice as long."
+    )
     keep_alive: Annotated[float, Duration("10ms", "1d", Zero.NO_LIMIT)] = knob(
         "75s", "For the next request on a client's connection."
     )
@@ -217,7 +225,26 @@ class Limits(Section):
         0, "A request's body. Then 413."
     )
     connections: Annotated[int, Count("1", "1000000")] = knob(
-        10000, "From clients, in all workers together. Then 503."
+        10000,
+        "From clients, in all workers together. Then 503; those that are connected keep their "
+        "service. A listener may have a limit of its own.",
+    )
+    connections_per_client: Annotated[int, Count("1", "1000000", Zero.NO_LIMIT)] = knob(
+        0,
+        "From one client's address (of IPv6, from one /64), in all workers together. Then 503. "
+        "Peers in `trust_forwarded` speak for many clients and are exempt, and so are those on "
+        "Unix sockets.",
+    )
+    refused_connections: Annotated[int, Count("1", "100000", Zero.NONE)] = knob(
+        256,
+        "Connections beyond one of these limits that one worker answers at a time; while there "
+        "are more of them, further ones are closed without an answer.",
+    )
+    client_rate: Annotated[int, Size("1B", "1GiB", Zero.NO_LIMIT)] = knob(
+        "100B",
+        "A second, that a client has to send of a request's body, or to take of an answer that "
+        "waits for it, on average over `timeouts.client_rate`. Slower ones are ended: 408, or "
+        "the answer is broken off.",
     )
     server_connections: Annotated[int, Count("1", "1000000", Zero.NO_LIMIT)] = knob(
         0, "From one worker to one server, busy and idle."
@@ -345,7 +372,8 @@ class Settings(Section):
             workers=self.workers or workers,
             runtime_dir=self.runtime_dir or runtime_dir,
             listeners=tuple(
-                model.Listener(listener.bind, listener.health_path) for listener in self.listeners
+                model.Listener(listener.bind, listener.health_path, listener.connections)
+                for listener in self.listeners
             ),
             control=model.ControlPlane(
                 bind=control.bind,
@@ -391,6 +419,7 @@ class Settings(Section):
         return model.Timeouts(
             header_s=timeouts.header,
             body_idle_s=timeouts.body_idle,
+            client_rate_s=timeouts.client_rate,
             keep_alive_s=timeouts.keep_alive,
             connect_s=timeouts.connect,
             first_byte_s=timeouts.first_byte,
@@ -412,6 +441,9 @@ class Settings(Section):
             trailer_bytes=limits.trailer_bytes,
             body_bytes=limits.body_bytes,
             connections=limits.connections,
+            connections_per_client=limits.connections_per_client,
+            refused_connections=limits.refused_connections,
+            client_rate_bytes=limits.client_rate,
             replay_bytes=limits.replay_bytes,
             pipeline_bytes=limits.pipeline_bytes,
             pipes=limits.pipes,

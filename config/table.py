@@ -18,6 +18,10 @@ FORMAT: Final = 1
 """Version of the file's layout. Raised when a reader of the old one would misread it."""
 
 
+LISTENERS_LIMITED_MAX: Final = 16
+"""With a limit of their own: so many have room in the scoreboard."""
+
+
 class TableError(ValueError):
     """A table file that cannot be used: another format, or not whole."""
 
@@ -28,6 +32,8 @@ class TableTimeouts:
 
     header_s: float = 10.0
     body_idle_s: float = 30.0
+    client_rate_s: float = 60.0
+    """Over which `TableLimits.client_rate_bytes` is looked at. Never 0."""
     keep_alive_s: float = 75.0
     connect_s: float = 2.0
     first_byte_s: float = 60.0
@@ -58,6 +64,12 @@ class TableLimits:
     body_bytes: int = 0
     connections: int = 10_000
     """Of all workers together. Never 0."""
+    connections_per_client: int = 0
+    """Of all workers together."""
+    refused_connections: int = 256
+    """Beyond a limit, and answered: of one worker at a time; 0 is none."""
+    client_rate_bytes: int = 100
+    """A second, of a body that a client sends or an answer that it takes."""
     replay_bytes: int = 64 * 1024
     pipeline_bytes: int = 64 * 1024
     """Read ahead of the request under way."""
@@ -140,6 +152,9 @@ class RoutingTable:
     """`json`, `text` or `off`."""
     health_paths: Mapping[str, str] | None = None
     """Listener's bind -> path that a worker answers itself."""
+    listener_connections: Mapping[str, int] | None = None
+    """Listener's bind -> connections of clients, in all workers together; at most
+    LISTENERS_LIMITED_MAX have such a limit."""
 
 
 def document(table: RoutingTable) -> dict[str, Any]:
@@ -172,6 +187,7 @@ def decode(data: bytes) -> RoutingTable:
             via=fields["via"],
             access_log=fields["access_log"],
             health_paths=fields["health_paths"],
+            listener_connections=fields["listener_connections"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise TableError(f"routing table {fields.get('number')} is not whole: {error}") from error

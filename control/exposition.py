@@ -162,6 +162,10 @@ class _Scrape(Collector):
             value=sum(field(region, board.R_CONNECTIONS) for region in live),
         )  # fmt: skip
         yield GaugeMetricFamily(
+            "turnout_accept_paused", "Workers that accept nothing for want of descriptors.",
+            value=sum(field(region, board.R_ACCEPT_PAUSED) for region in live),
+        )  # fmt: skip
+        yield GaugeMetricFamily(
             "turnout_upstream_connections", "Open connections to servers, busy and idle.",
             value=sum(field(region, board.R_UPSTREAM_CONNECTIONS) for region in live),
         )  # fmt: skip
@@ -339,6 +343,19 @@ def _of_workers(counters: Sequence[int]) -> Iterator[Metric]:
         "turnout_refused", "Heads that never completed or could not be read.",
         board.REFUSED_REASONS, lambda index: at(board.C_REFUSED + index),
     )  # fmt: skip
+    yield _by_reason(
+        "turnout_peer_faults", "What slow, greedy and vanished peers met.",
+        board.PEER_FAULTS, lambda index: at(board.C_PEER_FAULTS + index),
+    )  # fmt: skip
+    yield CounterMetricFamily(
+        "turnout_accept_pauses", "Times that a worker stopped accepting for want of descriptors.",
+        value=at(board.C_ACCEPT_PAUSES),
+    )  # fmt: skip
+    yield CounterMetricFamily(
+        "turnout_connects_without_descriptor",
+        "Connections to servers that the system had no descriptor, memory or port for.",
+        value=at(board.C_CONNECTS_WITHOUT_DESCRIPTOR),
+    )
     yield CounterMetricFamily(
         "turnout_connections_accepted", "Connections of clients that were accepted.",
         value=at(board.C_CONNECTIONS_ACCEPTED),

@@ -250,6 +250,7 @@ def _table(
         timeouts=TableTimeouts(
             header_s=timeouts.header_s,
             body_idle_s=timeouts.body_idle_s,
+            client_rate_s=timeouts.client_rate_s,
             keep_alive_s=timeouts.keep_alive_s,
             connect_s=timeouts.connect_s,
             first_byte_s=timeouts.first_byte_s,
@@ -267,6 +268,9 @@ def _table(
             trailer_bytes=limits.trailer_bytes,
             body_bytes=limits.body_bytes,
             connections=limits.connections,
+            connections_per_client=limits.connections_per_client,
+            refused_connections=limits.refused_connections,
+            client_rate_bytes=limits.client_rate_bytes,
             replay_bytes=limits.replay_bytes,
             pipeline_bytes=limits.pipeline_bytes,
             pipes=limits.pipes,
@@ -286,5 +290,10 @@ def _table(
             str(listener.bind): listener.health_path
             for listener in configuration.listeners
             if listener.health_path
+        },
+        listener_connections={
+            str(listener.bind): listener.connections
+            for listener in configuration.listeners
+            if listener.connections
         },
     )

@@ -15,6 +15,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Final, cast
 
 from turnout.proxy import fast_path, replies
+from turnout.proxy.admission import NOBODY, Door
 from turnout.proxy.exchange import Exchange, State
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Refused
 from turnout.proxy.head import (
@@ -26,11 +27,11 @@ from turnout.proxy.head import hop as make_hop
 from turnout.proxy.scoreboard import (
     C_CONNECTIONS_ACCEPTED,
     C_REFUSED,
-    R_CONNECTIONS,
     REFUSED_REASONS,
     REGION_HEADER_WORDS,
     TABLE_IN_FORCE,
 )
+from turnout.proxy.slow import Progress
 
 if TYPE_CHECKING:
     from turnout.proxy.tunnel import Tunnel
@@ -58,7 +59,7 @@ class Downstream:
 
     __slots__ = (
         # for the connection's life
-        "deadline_s", "exchange", "gone", "health_path", "hop",
+        "client", "deadline_s", "door", "exchange", "gone", "health_path", "hop",
         "hop_table",
         "lingering", "paused", "has_asked", "quiet_since_s", "transport", "tunnel", "worker",
         "write_paused", "written_left", "linger_until_s",
@@ -67,8 +68,11 @@ class Downstream:
         "body", "buffer", "close_after", "decoder", "eof", "pumping", "remaining",
     )  # fmt: skip
 
-    def __init__(self, worker: "Worker", health_path: bytes) -> None:
+    def __init__(self, worker: "Worker", door: Door, health_path: bytes) -> None:
         self.worker = worker
+        self.door: Door | None = door
+        """Where it came in; None: it was refused, and is counted nowhere."""
+        self.client = NOBODY
         self.health_path = health_path
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
@@ -100,12 +104,18 @@ class Downstream:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         worker = self.worker
-        words = worker.words
-        words[worker.region_base + C_CONNECTIONS_ACCEPTED] += 1
-        words[worker.region_base + R_CONNECTIONS] += 1
-        worker.connections.add(self)
-        if worker.connection_limit_reached():
-            self._refuse(replies.TOO_MANY_CONNECTIONS, "connection_limit")
+        worker.words[worker.region_base + C_CONNECTIONS_ACCEPTED] += 1
+        connections = worker.connections
+        connections.add(self)
+        admission, door = worker.admission, self.door
+        assert door is not None
+        if admission.by_client:
+            self.client = admission.client(self._peer())
+        reason = admission.refusal(door, self.client)
+        if len(connections) >= worker.connections_looked_at:
+            worker.look_at_descriptors()
+        if reason:
+            self._turn_away(reason)
             return
         header_s = worker.table.timeouts.header_s
         self.deadline_s = worker.now_s + header_s if header_s else 0.0
@@ -115,7 +125,13 @@ class Downstream:
         worker = self.worker
         worker.connections.discard(self)
         worker.stalled.discard(self)
-        worker.words[worker.region_base + R_CONNECTIONS] -= 1
+        door = self.door
+        if door is not None:
+            worker.admission.leave(door, self.client)
+            if error is not None:
+                worker.count_fault("client_reset")
+        else:
+            worker.turned_away -= 1
         self.tunnel = None
         exchange = self.exchange
         if exchange is not None:
@@ -158,9 +174,11 @@ class Downstream:
         elif self.body is not None:
             self._body(data)
         elif exchange is not None and exchange.state is not State.ENDED:
-            self.buffer += data
-            if 0 < self.worker.table.limits.pipeline_bytes < len(self.buffer):
-                self._pause(PAUSED_PIPELINE)
+            self._ahead(data)
+        elif self.write_paused:
+            # What we answered ourselves has not been taken: a client that reads nothing must
+            # not have more and more answers written to it.
+            self._ahead(data)
         else:
             if self.buffer:
                 data = self.buffer + data
@@ -168,6 +186,14 @@ class Downstream:
                 self._head_begins()
             self.buffer = data
             self._pump()
+
+    def _ahead(self, data: bytes) -> None:
+        """Keep what came before its turn; beyond a limit it waits in the client's socket."""
+        self.buffer += data
+        if 0 < self.worker.table.limits.pipeline_bytes < len(self.buffer):
+            if not self.paused & PAUSED_PIPELINE:
+                self.worker.count_fault("pipeline_full")
+            self._pause(PAUSED_PIPELINE)
 
     def eof_received(self) -> bool:
         exchange = self.exchange
@@ -204,6 +230,10 @@ class Downstream:
         exchange = self.exchange
         if exchange is not None and exchange.connection is not None:
             exchange.connection.resume()
+        elif self.buffer and self.idle_or_begun and not self.lingering:
+            self._resume(PAUSED_PIPELINE)
+            self._head_begins()
+            self._pump()
 
     # ------------------------------------------------------------ requests
 
@@ -218,7 +248,7 @@ class Downstream:
             return
         self.pumping = True
         try:
-            while self.buffer and not self.lingering and not self.gone:
+            while self.buffer and not self.lingering and not self.gone and not self.write_paused:
                 exchange = self.exchange
                 if self.body is not None or (
                     exchange is not None and exchange.state is not State.ENDED
@@ -228,11 +258,19 @@ class Downstream:
                     return
         finally:
             self.pumping = False
-            if self.eof and self.idle_or_begun and not self.lingering:
+            if self.write_paused:
+                if self.buffer:
+                    # uvloop writes behind this callback, and may not say so.
+                    self.worker.loop.call_soon(self._look_whether_written)
+            elif self.eof and self.idle_or_begun and not self.lingering:
                 # The client has closed its half: the rest of a begun head will never come.
                 if self.buffer:
                     self._count_refused("client_closed_early")
                 self._close_politely()
+
+    def _look_whether_written(self) -> None:
+        if self.write_paused and not self.gone and not self.transport.get_write_buffer_size():
+            self.resume_writing()
 
     def _next(self) -> bool:
         """Start the first request of the buffer; False when its head is not complete."""
@@ -337,8 +375,7 @@ class Downstream:
     def look_at_peer(self) -> None:
         """Who is it, and may it say where a request came from? Asked once for each table."""
         worker = self.worker
-        name = self.transport.get_extra_info("peername")
-        host = name[0] if isinstance(name, tuple) and name else ""
+        host = self._peer()
         hop = worker.hops.get(host)
         if hop is None:
             hop = make_hop(
@@ -350,6 +387,11 @@ class Downstream:
             worker.remember_hop(host, hop)
         self.hop = hop
         self.hop_table = worker.table_number
+
+    def _peer(self) -> str:
+        """The client's address; empty on a Unix socket."""
+        name = self.transport.get_extra_info("peername")
+        return name[0] if isinstance(name, tuple) and name else ""
 
     # ------------------------------------------------------------ the request's body
 
@@ -472,7 +514,7 @@ class Downstream:
             date=self.worker.date,
         )
         if not self.gone:
-            self.transport.write(out)
+            self.write(out)
         return size
 
     def exchange_ended(self) -> None:
@@ -492,7 +534,8 @@ class Downstream:
             self._head_begins()
             self._pump()
         else:
-            self.ready = True
+            # Else what comes next waits until this has been taken (`data_received`).
+            self.ready = not self.write_paused
 
     def break_off(self, *, reset: bool) -> None:
         """End a response visibly unclean: what was written goes out, its end never does."""
@@ -521,8 +564,24 @@ class Downstream:
     def _refuse(self, reply: replies.Reply, reason: str) -> None:
         """Answer a head that cannot be read, and close: what follows it cannot be either."""
         self._count_refused(reason)
+        self.buffer = b""
         self.reply(reply, None, self.worker.request_id(), close=True)
         self._close_politely()
+
+    def _turn_away(self, reason: str) -> None:
+        """There are too many connections: say so, or close at once if that was said to many who
+        have not gone yet."""
+        worker = self.worker
+        self.door = None
+        worker.turned_away += 1
+        if worker.turned_away <= worker.table.limits.refused_connections:
+            self._refuse(replies.TOO_MANY_CONNECTIONS, reason)
+            return
+        self._count_refused(reason)
+        worker.count_fault("closed_unanswered")
+        self.lingering = True
+        self.ready = False
+        self.transport.abort()
 
     def _count_refused(self, reason: str) -> None:
         worker = self.worker
@@ -607,11 +666,41 @@ class Downstream:
                 self.transport.abort()
             else:
                 exchange.timed_out()
+        elif self.buffer and self.write_paused:
+            # Requests wait behind answers that their client does not take.
+            if not self._client_reads():
+                self.worker.count_fault("reader_timeout")
+                self.transport.abort()
         elif self.buffer:
             self._refuse(replies.HEADER_TIMEOUT, "header_timeout")
         else:
             self.close_after = True
             self._close_politely()
+
+    def progress(self) -> Progress | None:
+        """How far a wait for this client has come; None: it is not waited for."""
+        exchange = self.exchange
+        if exchange is None or exchange.state is State.ENDED:
+            if not self.write_paused:
+                return None
+            left = self.transport.get_write_buffer_size()
+            return Progress("reader_too_slow", 0, -left)
+        long_body = exchange.long_body
+        if self.write_paused or (long_body is not None and long_body.waits):
+            taken = exchange.bytes_out - self.transport.get_write_buffer_size()
+            return Progress("reader_too_slow", exchange.started_us, taken)
+        if self.body is not None and not self.paused:
+            return Progress("body_too_slow", exchange.started_us, exchange.bytes_in)
+        return None
+
+    def too_slow(self, fault: str) -> None:
+        """Less has moved than must (`slow.py`)."""
+        exchange = self.exchange
+        if exchange is not None and exchange.state is not State.ENDED:
+            exchange.too_slow(fault)
+        else:
+            self.worker.count_fault(fault)
+            self.transport.abort()
 
     def _client_reads(self) -> bool:
         """Has a slow client taken anything since the last look? Then it gets as long again."""

@@ -641,10 +641,24 @@ class Exchange(Account):
                 self._drop_server("request not read in time")
                 self.answer(replies.FIRST_BYTE_TIMEOUT)
             else:
-                self._drop_server("")
-                self.answer(replies.BODY_TIMEOUT)
+                self._body_late("body_timeout")
         else:
+            if self.down.write_paused or (self.long_body is not None and self.long_body.waits):
+                self.worker.count_fault("reader_timeout")
             self.cut("timeout")
+
+    def too_slow(self, fault: str) -> None:
+        """The client has sent less of its body, or taken less of its answer, than it has to."""
+        if self.state is State.ASKED:
+            self._body_late(fault)
+        else:
+            self.worker.count_fault(fault)
+            self.cut("timeout")
+
+    def _body_late(self, fault: str) -> None:
+        self.worker.count_fault(fault)
+        self._drop_server("")
+        self.answer(replies.BODY_TIMEOUT)
 
     def _drop_server(self, trouble: str) -> None:
         """End the attempt under way; its connection cannot be used again."""

@@ -229,6 +229,11 @@ class LongBody:
             os.close(self._watched)
             self._watched = -1
 
+    @property
+    def waits(self) -> bool:
+        """For the client to take more?"""
+        return self._watched >= 0
+
     def client_reads(self) -> bool:
         """Has a client that is waited for taken anything since the last look? Asked when its
         time is over, as room in its socket shows only once a third of it is free."""

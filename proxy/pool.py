@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from turnout.config.address import Address, AddressKind
 from turnout.config.table import TablePool, TableServer
+from turnout.proxy import replies
 from turnout.proxy.commands import Passive
+from turnout.proxy.descriptors import OURS
+from turnout.proxy.scoreboard import C_CONNECTS_WITHOUT_DESCRIPTOR
 
 if TYPE_CHECKING:
     from turnout.proxy.exchange import Exchange
@@ -209,6 +212,9 @@ class ServerPool:
         except OSError as error:  # TimeoutError is one
             self.connecting.discard(task)
             connection.given_up()
+            if error.errno in OURS:
+                self._not_tried(exchange, ticket)
+                return
             late = isinstance(error, TimeoutError)
             self.trouble("connect timed out" if late else f"connect: {error.strerror or error}")
             if exchange.waits_for(ticket):
@@ -223,6 +229,14 @@ class ServerPool:
             exchange.connect_failed("connect_failed")
         else:
             exchange.connected(connection)
+
+    def _not_tried(self, exchange: "Exchange", ticket: int) -> None:
+        """There was no descriptor (memory, port) for a connection: no fault of the server's, and
+        not to be tried again at once, there or elsewhere."""
+        worker = self.worker
+        worker.words[worker.region_base + C_CONNECTS_WITHOUT_DESCRIPTOR] += 1
+        if exchange.waits_for(ticket):
+            exchange.answer(replies.NO_DESCRIPTORS)
 
     def close_idle(self) -> None:
         """Close what nobody uses, and what is only being opened for somebody who has gone."""

@@ -152,6 +152,9 @@ NO_SERVER: Final = _reply(
 POOL_TIMEOUT: Final = _reply(
     503, "pool_timeout", "connection_limit_reached", "No connection to the server became free."
 )
+NO_DESCRIPTORS: Final = _reply(
+    503, "no_descriptors", "connection_limit_reached", "There is no room for another connection."
+)
 HOLD_FULL: Final = _reply(
     503, "hold_full", "destination_unavailable", "The service is held and too many are waiting."
 )

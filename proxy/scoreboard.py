@@ -142,7 +142,7 @@ class HealthWord(IntEnum):
 
 SCOREBOARD_FILE: Final = "scoreboard"
 MAGIC: Final = int.from_bytes(b"turnout1", "little")
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 FILE_HEADER_BYTES: Final = 4096
 
 # File header, in words.
@@ -164,6 +164,13 @@ R_CONNECTIONS: Final = 8
 """Open client connections: a gauge, not a counter."""
 R_STARTS: Final = 9
 R_UPSTREAM_CONNECTIONS: Final = 10
+R_ACCEPT_PAUSED: Final = 11
+"""1 while the worker accepts nothing for want of descriptors."""
+R_LISTENERS: Final = 16
+"""Open client connections of each listener that has a limit of its own, in the table's order.
+`R_CONNECTIONS` has all; those that were refused and are still being closed are in neither."""
+LISTENER_WORDS: Final = 16
+assert R_LISTENERS + LISTENER_WORDS <= REGION_HEADER_WORDS
 
 
 class WorkerState(IntEnum):
@@ -187,6 +194,8 @@ REFUSED_REASONS: Final = (
     "unsupported_transfer_encoding",
     "connect_method",
     "connection_limit",
+    "listener_connection_limit",
+    "client_connection_limit",
     "client_closed_early",
     "shutting_down",
     "expectation_failed",
@@ -209,13 +218,29 @@ NOT_RETRIED_REASONS: Final = (
 )
 CUT_REASONS: Final = ("drain_deadline", "upstream_closed", "timeout", "worker_died", "shutdown")
 
+PEER_FAULTS: Final = (
+    "body_timeout",
+    "body_too_slow",
+    "reader_timeout",
+    "reader_too_slow",
+    "pipeline_full",
+    "closed_unanswered",
+    "client_reset",
+    "server_reset",
+)
+"""What slow, greedy and vanished peers met, whatever became of their requests."""
+
 # Counters of the whole worker, in words behind the region's header.
-WORKER_COUNTER_WORDS: Final = 32
+WORKER_COUNTER_WORDS: Final = 64
 C_CONNECTIONS_ACCEPTED: Final = REGION_HEADER_WORDS
 C_LOG_LINES_DROPPED: Final = REGION_HEADER_WORDS + 1
 C_UNEXPECTED_ERRORS: Final = REGION_HEADER_WORDS + 2
+C_ACCEPT_PAUSES: Final = REGION_HEADER_WORDS + 3
 C_REFUSED: Final = REGION_HEADER_WORDS + 4
-assert 4 + len(REFUSED_REASONS) <= WORKER_COUNTER_WORDS
+C_CONNECTS_WITHOUT_DESCRIPTOR: Final = REGION_HEADER_WORDS + 36
+C_PEER_FAULTS: Final = REGION_HEADER_WORDS + 37
+assert 4 + len(REFUSED_REASONS) <= 36
+assert 37 + len(PEER_FAULTS) <= WORKER_COUNTER_WORDS
 
 # Codes counted by themselves; others are counted as their class (`2xx`).
 CODES: Final = (
@@ -338,6 +363,14 @@ class InFlight:
         }
 
 
+# Connections by client: what is open of a client's address is counted in one word of each row,
+# which it may share with others. The smaller of its sums over all regions is at least what it
+# has, and more only if it meets others in both rows.
+CLIENT_ROWS: Final = 2
+CLIENT_ROW_WORDS: Final = 2048
+CLIENT_WORDS: Final = CLIENT_ROWS * CLIENT_ROW_WORDS
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """The sizes that a scoreboard was made with."""
@@ -358,8 +391,12 @@ class Geometry:
         return self.services_offset + (self.services + 1) * SERVICE_WORDS
 
     @property
+    def clients_offset(self) -> int:
+        return self.inflight_offset + self.inflight * INFLIGHT_WORDS
+
+    @property
     def region_words(self) -> int:
-        words = self.inflight_offset + self.inflight * INFLIGHT_WORDS
+        words = self.clients_offset + CLIENT_WORDS
         return -(-words // 512) * 512  # whole pages: no two workers write to one
 
     @property
@@ -439,6 +476,20 @@ class Scoreboard:
     def inflight_slot(self, region: int, index: int) -> int:
         """Offset in words of one in-flight slot."""
         return self.region(region) + self.geometry.inflight_offset + index * INFLIGHT_WORDS
+
+    def clients(self, region: int) -> int:
+        """Offset in words of a region's counts of connections by client."""
+        return self.region(region) + self.geometry.clients_offset
+
+    def forget_connections(self, region: int) -> None:
+        """No connection of the region's worker is open: it begins, or it is dead."""
+        base, clients = self.region(region), self.clients(region)
+        for word in (R_CONNECTIONS, R_UPSTREAM_CONNECTIONS, R_ACCEPT_PAUSED):
+            self.words[base + word] = 0
+        for word in range(base + R_LISTENERS, base + R_LISTENERS + LISTENER_WORDS):
+            self.words[word] = 0
+        for word in range(clients, clients + CLIENT_WORDS):
+            self.words[word] = 0
 
     # ------------------------------------------------------------ reading
 
@@ -552,8 +603,7 @@ class Scoreboard:
         first = self.inflight_slot(region, 0)
         for index in range(self.geometry.inflight):
             words[first + index * INFLIGHT_WORDS] = 0
-        words[self.region(region) + R_CONNECTIONS] = 0
-        words[self.region(region) + R_UPSTREAM_CONNECTIONS] = 0
+        self.forget_connections(region)
         words[self.region(region) + R_STATE] = WorkerState.DEAD
         return cut
 

@@ -306,6 +306,8 @@ class UpstreamConnection:
             self._read_what_is_left()
         worker = self.pool.worker
         worker.words[worker.region_base + R_UPSTREAM_CONNECTIONS] -= 1
+        if error is not None:
+            worker.count_fault("server_reset")
         self.pool.lost(self)
         exchange, self.exchange = self.exchange, None
         tunnel, self.tunnel = self.tunnel, None

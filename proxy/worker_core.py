@@ -23,8 +23,9 @@ from time import monotonic, time
 from typing import Any, Final, cast
 
 from turnout.config.table import RoutingTable, TableError, decode
-from turnout.proxy import deadlines, drain, fast_path
+from turnout.proxy import deadlines, descriptors, drain, fast_path, slow
 from turnout.proxy.accesslog import BATCH_BYTES, AccessLog
+from turnout.proxy.admission import Admission
 from turnout.proxy.channel import Channel
 from turnout.proxy.commands import (
     CloseIdle,
@@ -47,13 +48,16 @@ from turnout.proxy.head import Hop
 from turnout.proxy.listener import Listener, to_serve
 from turnout.proxy.long_body import READ_BYTES, ShortReads
 from turnout.proxy.scoreboard import (
+    C_ACCEPT_PAUSES,
     C_LOG_LINES_DROPPED,
+    C_PEER_FAULTS,
     C_UNEXPECTED_ERRORS,
     HEALTH_BYTES,
     HEALTH_FILE,
     HOLD_BIT,
     NEWEST_EPOCH,
-    R_CONNECTIONS,
+    PEER_FAULTS,
+    R_ACCEPT_PAUSED,
     R_EPOCH_SEEN,
     R_HEARTBEAT_US,
     R_PID,
@@ -72,6 +76,7 @@ from turnout.proxy.scoreboard import (
     WorkerState,
 )
 from turnout.proxy.serving import Serving
+from turnout.proxy.slow import Progress
 from turnout.proxy.splice import Pipes
 from turnout.proxy.upstream import UpstreamConnection
 
@@ -82,6 +87,9 @@ HUNG_US: Final = 500_000
 """A sibling whose loop has not turned for this long gets help with its new connections."""
 HOPS_REMEMBERED: Final = 1024
 """Clients by address; bounded, and only what is made again if it is forgotten."""
+DESCRIPTORS_COUNTED_MAX: Final = 2000
+"""Counting those that are open takes a microsecond each; with more of them it is left."""
+SAID_AGAIN_S: Final = 60.0
 DESCRIPTORS_MAX: Final = 253
 """That one message may carry (SCM_MAX_FD)."""
 
@@ -109,11 +117,21 @@ class Worker:
             for index in range(self.scoreboard.geometry.inflight - 1, -1, -1)
         ]
         """First words of the in-flight slots that nobody uses."""
-        self.connection_words = [
-            self.scoreboard.region(region) + R_CONNECTIONS
-            for region in range(self.scoreboard.geometry.regions)
-        ]
+        self.admission = Admission(self.scoreboard, self.region, self.trusts)
+        self.turned_away = 0
+        """Connections that were refused and have not gone yet."""
+        self.accept_paused = False
+        self.connections_looked_at = 0
+        """With so many, there may be too few descriptors for one more."""
+        self._descriptors = descriptors.ROOM_MIN
+        """For clients and servers."""
+        self._other_descriptors = 0
+        self._said_paused_s = -SAID_AGAIN_S
+        self._servers_word = self.region_base + R_UPSTREAM_CONNECTIONS
         self.connections: set[Downstream] = set()
+        self._progress: dict[Downstream, Progress] = {}
+        """Of clients that were waited for at the last look."""
+        self._rates_at_s = 0.0
         self.stalled: set[Downstream] = set()
         """Clients that do not take what is written to them."""
         self.pipes = Pipes()
@@ -156,8 +174,7 @@ class Worker:
         words, base = self.words, self.region_base
         words[base + R_PID] = os.getpid()
         words[base + R_WORKER] = self.number
-        words[base + R_CONNECTIONS] = 0
-        words[base + R_UPSTREAM_CONNECTIONS] = 0
+        self.scoreboard.forget_connections(self.region)
         words[base + R_EPOCH_SEEN] = self.routing[NEWEST_EPOCH]
         words[base + R_STARTED_US] = words[base + R_HEARTBEAT_US] = int(self.now_s * 1e6)
         words[base + R_STARTS] += 1
@@ -232,19 +249,21 @@ class Worker:
         self.listeners = kept
         for gone in old.values():
             gone.close()
+        self._measure_descriptors()
         await self._serve_sockets()
         if not self.draining:
             self.words[self.region_base + R_STATE] = WorkerState.SERVING
 
     def _new_connection(self, bind: str) -> Downstream:
         paths = self.table.health_paths
-        return Downstream(self, paths.get(bind, "").encode() if paths else b"")
+        path = paths.get(bind, "").encode() if paths else b""
+        return Downstream(self, self.admission.door(bind), path)
 
     async def _serve_sockets(self) -> None:
         """Accept from what is ours, everybody's, or nobody's."""
         live = self._live_siblings()
         for listener in self.listeners:
-            wanted = not self.draining and to_serve(listener.owner, self.number, live)
+            wanted = self._accepts and to_serve(listener.owner, self.number, live)
             if wanted and not listener.accepting:
                 await listener.start(self.loop)
             elif not wanted and listener.accepting:
@@ -259,6 +278,7 @@ class Worker:
             base = self.scoreboard.region(region)
             if (
                 words[base + R_STATE] == WorkerState.SERVING
+                and not words[base + R_ACCEPT_PAUSED]
                 and now_us - words[base + R_HEARTBEAT_US] < HUNG_US
             ):
                 live.add(words[base + R_WORKER])
@@ -267,13 +287,65 @@ class Worker:
     def live_workers(self) -> int:
         return max(1, len(self._live_siblings()))
 
-    def connection_limit_reached(self) -> bool:
-        """Are more clients connected, over all workers, than the limit allows?"""
-        words = self.words
-        total = 0
-        for index in self.connection_words:
-            total += words[index]
-        return total > self.table.limits.connections
+    # ------------------------------------------------------------ descriptors
+
+    @property
+    def _accepts(self) -> bool:
+        return not self.draining and not self.accept_paused
+
+    def _measure_descriptors(self) -> None:
+        """How many are there for clients and servers? The limit may have changed, and so may
+        what else is open; that is looked at while it costs little."""
+        clients, servers = len(self.connections), self.words[self._servers_word]
+        if clients + servers < DESCRIPTORS_COUNTED_MAX:
+            self._other_descriptors = max(descriptors.open_now() - clients - servers, 0)
+        self._descriptors = descriptors.room(self._other_descriptors)
+        self._look_when()
+
+    def _look_when(self) -> None:
+        servers = self.words[self._servers_word]
+        room = self._descriptors
+        self.connections_looked_at = min(room // 2, max(room - servers, 0)) - 2
+
+    def look_at_descriptors(self) -> None:
+        """Accept nothing for a while if there are too few descriptors for one more client."""
+        if self.accept_paused or not self._is_full(self._descriptors):
+            return
+        self.accept_paused = True
+        words, base = self.words, self.region_base
+        words[base + R_ACCEPT_PAUSED] = 1
+        words[base + C_ACCEPT_PAUSES] += 1
+        if self.now_s >= self._said_paused_s + SAID_AGAIN_S:
+            self._said_paused_s = self.now_s
+            print(
+                f"worker.accept_paused worker={self.number} clients={len(self.connections)} "
+                f"servers={words[self._servers_word]} descriptors={self._descriptors} "
+                'next="raise LimitNOFILE, or lower limits.connections"',
+                file=sys.stderr,
+                flush=True,
+            )
+        # Not amid the accepting of one.
+        self.loop.call_soon(self._stop_accepting)
+
+    def _is_full(self, room: int) -> bool:
+        return descriptors.full(len(self.connections), self.words[self._servers_word], room)
+
+    def _stop_accepting(self) -> None:
+        for listener in self.listeners:
+            listener.stop()
+        if self.words[self._servers_word] > len(self.connections):
+            for pool in self.serving.pools():
+                pool.close_idle()
+
+    def _look_whether_room(self) -> None:
+        """Accept again once some descriptors more than the fewest are free."""
+        if not self._is_full(self._descriptors - self._descriptors // 16):
+            self.accept_paused = False
+            self.words[self.region_base + R_ACCEPT_PAUSED] = 0
+
+    def count_fault(self, name: str) -> None:
+        """Count what a slow, greedy or vanished peer met."""
+        self.words[self.region_base + C_PEER_FAULTS + PEER_FAULTS.index(name)] += 1
 
     # ------------------------------------------------------------ the table
 
@@ -305,6 +377,10 @@ class Worker:
             ipaddress.ip_network(network) for network in table.trust_forwarded if network != "unix"
         )
         self.hops.clear()
+        limits = table.limits
+        self.admission.use(
+            limits.connections, limits.connections_per_client, table.listener_connections or {}
+        )
         self._use_log(table)
         self.serving.adopt(table, self.scoreboard, self.region, self.number)
         words, base = self.words, self.region_base
@@ -446,8 +522,13 @@ class Worker:
         try:
             self.flush()
             self._look()
+            self._look_when()
+            if self.accept_paused:
+                self._look_whether_room()
             if self.listeners:
                 self._look_at_siblings()
+            if self.now_s >= self._rates_at_s:
+                self._look_at_rates()
             if ticks % SWEEP_TICKS == 0:
                 self._sweep()
             if self.access_log is not None and (
@@ -464,7 +545,7 @@ class Worker:
     def _look_at_siblings(self) -> None:
         live = self._live_siblings()
         for listener in self.listeners:
-            wanted = not self.draining and to_serve(listener.owner, self.number, live)
+            wanted = self._accepts and to_serve(listener.owner, self.number, live)
             if wanted != listener.accepting:
                 self._keep(self._serve_sockets())
                 return
@@ -480,9 +561,19 @@ class Worker:
             for resting in deadlines.at_rest(self.connections, self.now_s):
                 resting.rest()
 
+    def _look_at_rates(self) -> None:
+        """End the clients that have moved too little since the last look."""
+        timeouts, limits = self.table.timeouts, self.table.limits
+        self._rates_at_s = self.now_s + timeouts.client_rate_s
+        bytes_min = int(limits.client_rate_bytes * timeouts.client_rate_s)
+        self._progress, slow_ones = slow.look(self.connections, self._progress, bytes_min)
+        for connection, fault in slow_ones:
+            connection.too_slow(fault)
+
     def _new_second(self) -> None:
         self.date = formatdate(time(), usegmt=True).encode()
         self.date_line = b"Date: " + self.date + b"\r\n"
+        self._measure_descriptors()
         for pool in self.serving.pools():
             pool.reap(self.now_s)
             if self.channel.connected:

@@ -100,11 +100,13 @@ class Product:
         *,
         faults: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        descriptors: int = 0,
     ) -> None:
         """`faults` maps a module that is started as a process, such as
         `turnout.proxy.worker`, to Python source that is executed in it before it: so a promise
         can be broken on purpose without a switch for it in the product. Compiled modules cannot be changed
-        so: with one of the data plane's the test is skipped for them."""
+        so: with one of the data plane's the test is skipped for them. `descriptors` is how many
+        each of its processes may have open (RLIMIT_NOFILE); 0: as many as this one."""
         if under_test.is_compiled() and "turnout.proxy" in "".join((faults or {}).values()):
             pytest.skip("a fault is put into sources, and what is tested is compiled")
         shm = Path("/dev/shm")
@@ -125,6 +127,8 @@ class Product:
         before = [self._write_faults(faults)] if faults else []
         path = under_test.python_path(*before)
         self._environment = {**os.environ, "PYTHONPATH": path, **(environment or {})}
+        limit = f'ulimit -n {descriptors}; exec "$@"'
+        self._wrapper = ("/bin/sh", "-c", limit, "sh") if descriptors else ()
         self._process: subprocess.Popen[bytes] | None = None
         self._scoreboard: Scoreboard | None = None
         self.api = Api(self.control_address)
@@ -165,7 +169,7 @@ class Product:
         return self
 
     def _spawn(self) -> None:
-        command = [under_test.PYTHON, "-P", "-m", "turnout.supervisor"]
+        command = [*self._wrapper, under_test.PYTHON, "-P", "-m", "turnout.supervisor"]
         with open(self.log_file, "ab") as errors, open(self.access_log, "ab") as output:
             self._process = subprocess.Popen(
                 [*command, "--config", str(self.config_file)],
@@ -387,6 +391,7 @@ async def bench(
     faults: Mapping[str, str] | None = None,
     workers: int = 2,
     top: Mapping[str, Any] | None = None,
+    descriptors: int = 0,
     **service: Any,
 ) -> AsyncIterator[Bench]:
     """Both upstreams and the product, until left. `top` are further keys of the configuration,
@@ -396,7 +401,7 @@ async def bench(
         for key, value in (top or {}).items():
             known = configuration.get(key)
             configuration[key] = {**known, **value} if isinstance(known, dict) else value
-        product = Product(configuration, faults=faults)
+        product = Product(configuration, faults=faults, descriptors=descriptors)
         try:
             await product.start(control=control)
             if control:

@@ -12,7 +12,6 @@ In reading order: this file; `runtime` (the runtime directory and its shared fil
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from turnout import descriptors
 from turnout.children import (
     COMPILER_MODULE,
     CONTROL_MODULE,
@@ -82,23 +82,15 @@ class NothingStarted(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT (0); 2 when the configuration is wrong or a port in use."""
     options = list(sys.argv[1:] if arguments is None else arguments)
-    _raise_descriptor_limit()
+    limit = descriptors.raise_limit()
     try:
-        supervisor = Supervisor(options)
+        supervisor = Supervisor(options, limit)
     except (NothingStarted, RuntimeDirectoryError, ListenError, OSError) as error:
         if str(error):
             print(f"turnout: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_CONFIGURATION
     supervisor.run()
     return 0
-
-
-def _raise_descriptor_limit() -> None:
-    """Let this process and its children open as many files as they may: a worker has two for
-    each client. The soft limit is low for the sake of programs that use select(2)."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def compile_plan(options: Sequence[str]) -> Plan:
@@ -133,8 +125,9 @@ class Supervisor:
         "_reload_waits", "_reloading", "_shared", "_signals", "_socket", "_sockets", "_stopping",
     )  # fmt: skip
 
-    def __init__(self, options: Sequence[str]) -> None:
+    def __init__(self, options: Sequence[str], descriptors_max: int) -> None:
         """Compile the plan, take the directory, open the sockets; nothing is started yet.
+        `descriptors_max` is what this process and its children may open; 0 is no limit.
 
         Raises NothingStarted, RuntimeDirectoryError, ListenError or OSError.
         """
@@ -147,6 +140,9 @@ class Supervisor:
             plan = compile_plan(options)
         if plan.degraded:
             say("plan.degraded", reason=plan.degraded)
+        few = descriptors.too_few(descriptors_max, plan.table, plan.workers, len(plan.binds))
+        if few:
+            say("descriptors.too_few", **few)
         refuse_if_in_use(plan.control_bind)
         self._plan = plan
         before = live_workers(self._directory.path, time.monotonic())

@@ -86,7 +86,7 @@ def test_every_limit_of_the_table_has_a_knob() -> None:
         timeouts=dict.fromkeys(
             (
                 "header", "body_idle", "keep_alive", "connect", "first_byte", "tunnel_idle",
-                "half_closed", "linger", "linger_total", "queue", "shutdown",
+                "half_closed", "linger", "linger_total", "queue", "shutdown", "client_rate",
             ),
             "1500ms",
         ),
@@ -94,6 +94,7 @@ def test_every_limit_of_the_table_has_a_knob() -> None:
             "header_bytes": "1KiB", "response_header_bytes": "1KiB", "headers": 10,
             "interim_answers": 1, "trailer_bytes": "64B", "body_bytes": "1B", "connections": 1,
             "replay_bytes": "1B", "pipeline_bytes": "1KiB", "pipes": 1, "server_connections": 1,
+            "connections_per_client": 1, "refused_connections": 1, "client_rate": "1B",
         },
         pool={"idle": 1, "idle_timeout": "1s", "reuse": "safe"},
         log={"access": {"format": "text", "worker_buffer": "4KiB"}},

@@ -26,7 +26,7 @@ class Bench:
 
     def exchange(self) -> Exchange:
         """One that waits for a connection."""
-        down = Downstream(self.worker, b"")
+        down = Downstream(self.worker, self.worker.admission.door("-"), b"")
         down.connection_made(cast(asyncio.Transport, hot_path.Transport()))
         exchange = down.exchange = Exchange(down)
         exchange.state = State.CONNECTING

@@ -1,0 +1,45 @@
+"""How many clients a worker has descriptors for; beyond that it accepts nothing for a while.
+
+libuv, which accepts for us, does not wait when there are no descriptors left: it closes what is
+queued, unanswered (tried: 58 of 100 connections were lost). So a worker stops accepting before,
+while each client that it has can still get a connection to a server. What comes meanwhile waits
+in the queue of the listening socket, or is taken by a sibling that has room (decision 24).
+"""
+
+import errno
+import os
+import resource
+from typing import Final
+
+RESERVE: Final = 32
+"""For what is opened now and then: a table's file, a lookup, connections that are accepted in
+the turn of the loop in which accepting stops."""
+ROOM_MIN: Final = 4
+"""A worker with fewer descriptors than it should have serves one client after the other."""
+
+OURS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+"""Why a connection to a server was not even tried: no descriptors, no memory, no ports left."""
+
+
+def open_now() -> int:
+    """Descriptors that this process has open; 0 where that cannot be told."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # without the one that it is read by
+    except OSError:
+        return 0
+
+
+def room(others: int) -> int:
+    """Return how many descriptors there are for clients and servers, when `others` are used
+    for something else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        soft = 1 << 30
+    return max(soft - others - RESERVE, ROOM_MIN)
+
+
+def full(clients: int, servers: int, room: int) -> bool:
+    """Would one more client leave too few descriptors for every client to be served?"""
+    return clients + max(clients, servers) + 2 > room
