@@ -345,7 +345,7 @@ def _of_workers(counters: Sequence[int]) -> Iterator[Metric]:
     )  # fmt: skip
     yield _by_reason(
         "turnout_peer_faults", "What slow, greedy and vanished peers met.",
-        board.PEER_FAULTS, lambda index: at(board.C_PEER_FAULTS + index),
+        board.PEER_FAULTS, lambda index: at(board.C_PEER_FAULTS + index), label="fault",
     )  # fmt: skip
     yield CounterMetricFamily(
         "turnout_accept_pauses", "Times that a worker stopped accepting for want of descriptors.",
@@ -371,9 +371,13 @@ def _of_workers(counters: Sequence[int]) -> Iterator[Metric]:
 
 
 def _by_reason(
-    name: str, what: str, reasons: Sequence[str], count: Callable[[int], int]
+    name: str,
+    what: str,
+    reasons: Sequence[str],
+    count: Callable[[int], int],
+    label: str = "reason",
 ) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, what, labels=["reason"])
+    family = CounterMetricFamily(name, what, labels=[label])
     for index, reason in enumerate(reasons):
         family.add_metric([reason], count(index))
     return family

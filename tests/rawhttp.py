@@ -92,9 +92,9 @@ class Client:
 
     @classmethod
     async def open(
-        cls, address: str, *, limit_s: float = 10.0, receive_buffer: int = 0
+        cls, address: str, *, limit_s: float = 10.0, receive_buffer: int = 0, local: str = ""
     ) -> "Client":
-        """Connect to `host:port`, `[v6]:port` or `unix:/path`."""
+        """Connect to `host:port`, `[v6]:port` or `unix:/path`, from the address `local`."""
         async with asyncio.timeout(limit_s):
             if address.startswith("unix:"):
                 pair = await asyncio.open_unix_connection(address[5:], limit=LIMIT)
@@ -106,6 +106,8 @@ class Client:
                 link.setblocking(False)
                 if receive_buffer:
                     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+                if local:
+                    link.bind((local, 0))
                 await asyncio.get_running_loop().sock_connect(link, (host, int(port)))
                 pair = await asyncio.open_connection(sock=link, limit=receive_buffer // 2 or LIMIT)
         return cls(*pair, limit_s)
