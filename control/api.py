@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -60,6 +60,8 @@ class ApiContext:
     configuration: Callable[[], Configuration]
     """The one in force."""
     reload: Callable[[Author], Awaitable[Reloaded]]
+    in_force: Callable[[], Sequence[ServiceRow]]
+    """Services as the workers act on them, for when the store cannot be read."""
     unready: Callable[[], Iterable[str]]
     """What else keeps control from doing its work, in words that everybody may read."""
     now: Callable[[], float]
@@ -98,6 +100,7 @@ class Api:
         self._idempotency = Idempotency(context.store, context.now)
         self._stopping = asyncio.Event()
         self._version = version()
+        self._ended: Mapping[tuple[str, str], int] = {}
 
     async def on_shutdown(self, app: web.Application) -> None:
         """Let go of everybody who waits: the switchovers go on."""
@@ -454,7 +457,12 @@ class Api:
 
     async def metrics(self, call: Call) -> web.Response:
         context = self._context
-        rows: list[ServiceRow] = await context.store(Database.services)
+        try:
+            rows: Sequence[ServiceRow] = await context.store(Database.services)
+            self._ended = await context.store(Database.ended)
+        except StoreUnusable:
+            # What workers count is in memory, and whoever looks at it needs it most just now.
+            rows = context.in_force()
         facts = exposition.Facts(
             version=self._version,
             services=tuple(rows),
@@ -463,7 +471,7 @@ class Api:
                 for service in context.configuration().services
                 for name in service.names
             },
-            ended=await context.store(Database.ended),
+            ended=self._ended,
             event_streams=self._streams.open,
             slow_readers=self._streams.slow,
         )

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ from turnout.config.loader import SettingsError
 from turnout.config.model import AddressKind, Configuration, LogFormat
 from turnout.config.table import TableError
 from turnout.control.api import ApiContext, make_app
+from turnout.control.committed import in_force
+from turnout.control.compiler import older, service_names
 from turnout.control.died import Casualties
 from turnout.control.events import (
     ConfigurationRefused,
@@ -41,7 +44,17 @@ from turnout.control.publisher import Publisher, Reloaded, read_table
 from turnout.control.resolver import Resolver
 from turnout.control.shared import SharedState
 from turnout.control.source import Source, options, read_source, source_of
-from turnout.control.store import Audit, Author, Database, Note, ServiceRow, Store, StoreUnusable
+from turnout.control.store import (
+    Audit,
+    Author,
+    Database,
+    InForce,
+    Note,
+    ServiceRow,
+    Store,
+    StoreUnusable,
+    UpstreamsSwapped,
+)
 from turnout.control.supervision import Supervision
 from turnout.control.tables import endpoints_of, names_to_resolve, unresolved_in
 from turnout.control.workers import Listeners, Workers
@@ -62,8 +75,14 @@ API_END_S: Final = 1.0
 """How long calls under way may take once control is told to end."""
 COMMITTED_PAUSE_S: Final = 0.2
 """Between two writes of the committed copy, however often weights move."""
+COMMITTED_AGAIN_S: Final = 5.0
 HOUSEKEEPING_INTERVAL_S: Final = 60.0
 CHECKPOINT_INTERVAL_S: Final = 5.0
+TELL_AGAIN_S: Final = 60.0
+STORE_INTERVAL_S: Final = 1.0
+"""How often a store that cannot be used is tried, and one that is open is looked for."""
+EXIT_STORE_CHANGED: Final = 75
+"""EX_TEMPFAIL: control begins anew, with a store that is another one now."""
 
 
 class CannotStart(Exception):
@@ -71,7 +90,8 @@ class CannotStart(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGTERM (0); 1 when control cannot start, 78 beside another program."""
+    """Run until SIGTERM (0); 1 when control cannot start, 75 to begin anew with another store,
+    78 beside another program."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     given = options(argv)
     found = program_generation()
@@ -87,12 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = _source_in_force(given)
         # uvloop here too: what a switch waits for is mostly the turns of this loop.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Control(given, source).run())
+            status = runner.run(Control(given, source).run())
     except (CannotStart, StoreUnusable, SettingsError, SharedMemoryError, TableError) as error:
         print(f"turnout: control cannot start: {error}", file=sys.stderr)
         return 1
     os.close(lock)
-    return 0
+    return status
 
 
 def _lock(runtime_dir: Path) -> int:
@@ -189,6 +209,9 @@ class Control:
             configuration=configuration,
             now=time.time,
         )
+        self._stop = asyncio.Event()
+        self._unusable_told = ("", 0.0)
+        self._exit = 0
         self._committed_stale = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
@@ -200,9 +223,9 @@ class Control:
 
     # ------------------------------------------------------------ life
 
-    async def run(self) -> None:
-        """Work until SIGTERM."""
-        stop = asyncio.Event()
+    async def run(self) -> int:
+        """Work until SIGTERM, or until the store is another one; the exit status."""
+        stop = self._stop
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -210,6 +233,7 @@ class Control:
         async with contextlib.AsyncExitStack() as stack:
             await self._start(stack)
             await stop.wait()
+        return self._exit
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         """Start the parts; each is taken apart in the reverse order, also after a failure."""
@@ -218,7 +242,7 @@ class Control:
         stack.callback(self.store.close)
         stack.push_async_callback(self._close_tasks)
         stack.push_async_callback(self.resolver.close)
-        rows = await self.store(Database.services)
+        rows = await self._rows()
         self.resolver.watch(names_to_resolve(configuration, rows), endpoints_of(table))
         stack.push_async_callback(self.prober.close)
         self.publisher.unresolved = unresolved_in(configuration, rows, table)
@@ -227,19 +251,70 @@ class Control:
         await self.workers.start()
         stack.push_async_callback(self.supervision.close)
         stack.push_async_callback(self.publisher.close)
-        await self.casualties.collect()
         stack.push_async_callback(self.executor.close)
-        await self.executor.recover()
+        if not self.store.problem:
+            await self._take_up()
         stack.push_async_callback(await self._serve_api())
-        self._keep("taking in names of the dead", self.casualties.run)
-        self._keep("writing the committed copy", self._write_committed)
-        self._keep("housekeeping", self._housekeeping)
-        self._keep("checkpointing", self._checkpointing)
+        if self.store.problem:
+            self._keep("waiting for the store", self._wait_for_store)
+        else:
+            self._keep("taking in names of the dead", self.casualties.run)
+            self._keep("writing the committed copy", self._write_committed)
+            self._keep("housekeeping", self._housekeeping)
+            self._keep("checkpointing", self._checkpointing)
+            self._keep("watching the store", self._watch_store)
         self.publisher.followers.append(self._configured)
         self._committed_soon()
         self.tell(ControlStarted(pid=os.getpid(), services=len(configuration.services)))
         # Last: the supervisor says that control is up once it is connected.
         self.supervision.start()
+
+    async def _rows(self) -> Sequence[ServiceRow]:
+        """Of all services; none when the store cannot be used."""
+        try:
+            return await self.store(Database.services)
+        except StoreUnusable:
+            return ()
+
+    def _in_force(self) -> Sequence[ServiceRow]:
+        """The services as the workers act on them, whatever the store says or does not."""
+        return [
+            ServiceRow(
+                one.slot, one.name, one.first, one.second, one.second_weight, one.epoch, one.held,
+                hold_until=None, servers={}, revision=0,
+            )
+            for one in in_force(self.publisher.table, self.shared.word)
+        ]  # fmt: skip
+
+    async def _take_up(self) -> None:
+        """Go on where the last control process ended. If the store turns out not to be usable
+        it is given up: the rest of control does its work without it."""
+        try:
+            await self._reconcile()
+            await self.casualties.collect()
+            await self.executor.recover()
+        except (StoreUnusable, UpstreamsSwapped) as error:
+            await self.executor.close()
+            await self.store.give_up(str(error))
+
+    async def _reconcile(self) -> None:
+        """Make the store agree with what is in force, where it is another than it was.
+
+        Raises StoreUnusable or UpstreamsSwapped when it cannot be that of these workers.
+        """
+        there = in_force(self.publisher.table, self.shared.word)
+        if misfit := await self.store(Database.misfit, there):
+            raise StoreUnusable(misfit)
+        for row in await self.store(
+            Database.adopt, there, self.publisher.table.number, time.time()
+        ):
+            self.problem(older(str(self.store.path), row), "turnout status; turnout switch")
+        names = service_names(self.configuration)
+        rows = {row.name: (row.first, row.second) for row in await self.store(Database.services)}
+        if any(rows.get(one.name) != (one.first, one.second) for one in names):
+            await self.store(Database.ensure_services, names, time.time(), live=True)
+            if any(one.name not in rows for one in names):
+                self.publisher.publish_soon("the store can be used again")
 
     async def _serve_api(self) -> Callable[[], Awaitable[None]]:
         """Serve the control API; returns what ends it. Raises CannotStart."""
@@ -251,6 +326,7 @@ class Control:
             shared=self.shared,
             configuration=lambda: self.configuration,
             reload=self.reload,
+            in_force=self._in_force,
             unready=self.unready,
             now=time.time,
             tell=self.problem,
@@ -315,7 +391,7 @@ class Control:
         except StoreUnusable as error:
             # What cannot be stored is told to the log all the same.
             self._event_log.write(event)
-            self._event_log.write(ControlProblem(problem=str(error), next="turnout status"))
+            self._unusable(str(error))
 
     def problem(self, what: str, remedy: str) -> None:
         """Something is not as it should be. May be called from any thread: the log alone."""
@@ -359,8 +435,10 @@ class Control:
         task.add_done_callback(self._telling.discard)
 
     async def _reload_and_say(self) -> None:
-        with contextlib.suppress(StoreUnusable):  # said by `reload`
+        try:
             await self.reload(Author("SIGHUP"))
+        except StoreUnusable as error:
+            self._unusable(f"the configuration was not read: {error}")
 
     async def reload(self, author: Author) -> Reloaded:
         """Read the configuration anew and put it in force; an error is told and changes nothing."""
@@ -376,7 +454,8 @@ class Control:
         else:
             event = ConfigurationReloaded(who=author.who, source=source.file)
         outcome = f"refused: {result.error}" if result.error else "done"
-        audit = Audit(author, "reload", "", detail=source.file, outcome=outcome)
+        # Without its key: done again it changes nothing.
+        audit = Audit(replace(author, key=None), "reload", "", detail=source.file, outcome=outcome)
         await self.journal.note(Note(audit, (event,)))
         for key in result.needs_restart:
             self.problem(f"{key} has changed", "restart turnout to have it applied")
@@ -398,20 +477,68 @@ class Control:
             except OSError as error:
                 self.problem(
                     f"the committed copy beside the store cannot be written: {error}",
-                    "make room, or make the directory writable",
+                    "make room, or make the directory writable; it is tried again",
                 )
+                self._committed_stale.set()
+                await asyncio.sleep(COMMITTED_AGAIN_S)
             await asyncio.sleep(COMMITTED_PAUSE_S)
 
     async def _checkpointing(self) -> None:
         while True:
             await asyncio.sleep(CHECKPOINT_INTERVAL_S)
-            await self.store.checkpoint()
+            with contextlib.suppress(StoreUnusable):  # told when a decision cannot be written
+                await self.store.checkpoint()
 
     async def _housekeeping(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
             self.workers.delete_old_tables()
-            await self.executor.trim()
+            try:
+                await self.executor.trim()
+            except StoreUnusable as error:
+                self._unusable(str(error))
+
+    async def _watch_store(self) -> None:
+        """Begin anew once the store's files are others: what is open has no name any more."""
+        while not self.store.replaced:
+            await asyncio.sleep(STORE_INTERVAL_S)
+        self._begin_anew(f"{self.store.path} was moved, removed or replaced while it was open")
+
+    async def _wait_for_store(self) -> None:
+        """Begin anew once the store can be used; until then say what is wrong, not too often."""
+        self._unusable(self.store.problem)
+        there = in_force(self.publisher.table, self.shared.word)
+        while True:
+            await asyncio.sleep(STORE_INTERVAL_S)
+            if problem := await asyncio.to_thread(_try_store, self.store.path, there):
+                self.store.problem = problem
+                self._unusable(problem)
+                continue
+            self._begin_anew(f"{self.store.path} can be used again")
+            return
+
+    def _begin_anew(self, why: str) -> None:
+        """End; the supervisor starts another control process at once. Traffic flows on."""
+        self.problem(why, "nothing: control begins anew with what is there")
+        self._exit = EXIT_STORE_CHANGED
+        self._stop.set()
+
+    def _unusable(self, problem: str) -> None:
+        """Say what is wrong with the store when it is another thing than last, or now and then."""
+        now_s = time.monotonic()
+        if problem != self._unusable_told[0] or now_s > self._unusable_told[1] + TELL_AGAIN_S:
+            self._unusable_told = problem, now_s
+            self.problem(problem, "as it says; traffic flows on, and nothing can be decided")
+
+
+def _try_store(path: Path, there: Sequence[InForce]) -> str:
+    """Why the store cannot be used yet, or nothing. Blocks."""
+    try:
+        with contextlib.closing(Database(path)) as database:
+            database.check_writing()
+            return database.misfit(there)
+    except StoreUnusable as error:
+        return str(error)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ the copy after each commit; the compiler reads it.
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,9 +14,11 @@ from typing import Final
 from turnout.config import table as tables
 from turnout.config.model import Configuration
 from turnout.config.table import RoutingTable, TableError
+from turnout.control.ledger import COMMITTED_SUFFIX
+from turnout.control.rows import InForce
 from turnout.proxy.scoreboard import RoutingWord
 
-SUFFIX: Final = ".committed.json"
+SUFFIX: Final = COMMITTED_SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,28 @@ class Committed:
     words: tuple[tuple[int, RoutingWord], ...]
     """(service slot, word)."""
     epoch: int
+
+    @property
+    def services(self) -> tuple[InForce, ...]:
+        """What was in force of each service."""
+        words = dict(self.words)
+        return in_force(self.table, lambda slot: words.get(slot, RoutingWord(False, 0, 0)))
+
+
+def in_force(table: RoutingTable, word: Callable[[int], RoutingWord]) -> tuple[InForce, ...]:
+    """The services of a table, with their words by slot."""
+    return tuple(
+        InForce(
+            service.slot,
+            service.name,
+            service.upstreams[0].name,
+            service.upstreams[1].name,
+            (found := word(service.slot)).second_weight,
+            found.hold,
+            found.epoch,
+        )
+        for service in table.services
+    )
 
 
 def committed_path(configuration: Configuration) -> Path:

@@ -78,6 +78,10 @@ def compile_plan(configuration: Configuration, source: Source, control_argv: Seq
 def _compile(
     configuration: Configuration, database: Database, committed: Committed | None
 ) -> Compiled:
+    if committed is not None:
+        adopted = database.adopt(committed.services, committed.table.number, time.time())
+        for row in adopted:
+            print(f"{PROGRAM}: {older(configuration.state.path, row)}", file=sys.stderr)
     rows = database.ensure_services(service_names(configuration), time.time(), live=False)
     runtime_dir = Path(configuration.runtime_dir)
     # A directory that outlives its store must not see a number or an epoch a second time.
@@ -97,6 +101,14 @@ def _compile(
             file=sys.stderr,
         )
     return compiled
+
+
+def older(path: str, row: ServiceRow) -> str:
+    """What is told when a store is behind the routing that is, or was, in force."""
+    return (
+        f"{path} is older than the routing that was committed last (a restored copy?): {row.name}"
+        f" goes on with {row.weights}, and what was decided in between is not in its history"
+    )
 
 
 def make_plan(

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from turnout.config.weights import WHOLE
+from turnout.config.weights import WHOLE, Weights
 from turnout.control.ledger import Ledger
 from turnout.control.rows import (
+    Audit,
+    Author,
     Decision,
+    InForce,
     Note,
     ServiceNames,
     ServiceRow,
@@ -80,6 +83,80 @@ class Database(Ledger):
                 *(self._next("revision"), row.slot),
             )
         self._run("UPDATE services SET last_seen_at = ? WHERE slot = ?", at, row.slot)
+
+    def misfit(self, there: Iterable[InForce]) -> str:
+        """Why this store cannot be that of the running workers; empty when it can be.
+
+        They count a service in a slot for as long as they run: with another store's slots its
+        decisions would reach another service.
+        """
+        rows = self.services()
+        slots = {row.slot: row.name for row in rows}
+        known = {row.name: row for row in rows}
+        for service in there:
+            row = known.get(service.name)
+            if slots.get(service.slot, service.name) != service.name or (
+                row is not None and row.slot != service.slot
+            ):
+                return (
+                    f"{self.path} is of other workers: service {service.name} has slot"
+                    f" {service.slot} with those that run; restore the copy of this Turnout, or"
+                    " restart turnout to go on with this one"
+                )
+            if row is not None and (row.first == service.second or row.second == service.first):
+                return (
+                    f"{self.path} has {row.first} first and {row.second} second of {row.name}, and"
+                    " the workers that run have it otherwise: restart turnout"
+                )
+        return ""
+
+    def adopt(self, there: Iterable[InForce], table: int, at: float) -> list[ServiceRow]:
+        """Take over what is in force where this store is behind it, and return that.
+
+        It is, when it is an older copy, or was made anew: a routing word comes behind its
+        decision, so one that is ahead is of a decision that was lost. The traffic stays where
+        it is; a switchover under way in the copy is over, as nobody knows how it went on.
+        `table` is the number of the table in force.
+        """
+        rows = {row.name: row for row in self.services()}
+        ahead = [
+            service
+            for service in there
+            if (row := rows.get(service.name)) is None or service.epoch > row.epoch
+        ]
+        if not ahead:
+            return []
+        with self._transaction():
+            for service in ahead:
+                self._adopt(service, rows.get(service.name), at)
+            self._run(
+                "UPDATE meta SET epoch = max(epoch, ?), table_number = max(table_number, ?)",
+                *(max(service.epoch for service in ahead), table),
+            )
+        return [self._known(service.name) for service in ahead]
+
+    def _adopt(self, service: InForce, row: ServiceRow | None, at: float) -> None:
+        if row is None:
+            taken = self._maybe("SELECT 1 FROM services WHERE slot = ?", service.slot)
+            highest = self._first("SELECT coalesce(max(slot), 0) FROM services")[0]
+            self._run(
+                "INSERT INTO services VALUES (?, ?, ?, ?, 0, 0, 0, NULL, '{}', ?, 0)",
+                *(highest + 1 if taken else service.slot, service.name),
+                *(service.first, service.second, at),
+            )
+        self._run(
+            "UPDATE services SET first = ?, second = ?, second_weight = ?, held = ?, epoch = ?,"
+            " hold_until = NULL, revision = ? WHERE name = ?",
+            *(service.first, service.second, service.second_weight, int(service.held)),
+            *(service.epoch, self._next("revision"), service.name),
+        )
+        running = self.under_way(service.name)
+        if running is not None:
+            told = replace(running, overtaken="the store is older than what is in force")
+            self._run("UPDATE switchovers SET document = ? WHERE id = ?", _dump(told), running.id)
+        weights = Weights(service.first, service.second, service.second_weight)
+        entry = Audit(Author("turnout"), "store.adopt", service.name, str(weights))
+        self._note(Note(entry), at)
 
     def services(self) -> list[ServiceRow]:
         """All that the store knows, also those that the configuration no longer has."""

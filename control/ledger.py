@@ -5,9 +5,10 @@ the store's revision; WAL and `synchronous=FULL`: what has returned survives los
 """
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,10 @@ BUSY_TIMEOUT_S: Final = 5.0
 LOG_PAGES_MAX: Final = 8192
 """Pages (4 KiB) of the write-ahead log at which a commit carries them over by itself, and waits
 for that; `checkpoint`, beside the commits, comes before."""
+BUSY_AGAIN_S: Final = 0.2
+"""After a lock that was waited for in vain: whoever asks next is not to wait as long."""
+COMMITTED_SUFFIX: Final = ".committed.json"
+"""Of the copy of the routing beside the store: where there is one, there was a store."""
 DECIDED: Final = 0
 """In place of an answer's status: the call's decision is made, and the body names its switchover."""
 _ID_DIGITS: Final = 9
@@ -35,7 +40,7 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o
 class Ledger:
     """An open store. Not for two threads at once; two processes are fine."""
 
-    __slots__ = ("_connection", "_write_failed", "path")
+    __slots__ = ("_busy", "_connection", "_files", "_write_failed", "path")
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open it; make it first if there is none, unless `read_only`.
@@ -44,6 +49,11 @@ class Ledger:
         """
         self.path = path
         self._write_failed = False
+        self._busy = False
+        self._files: tuple[tuple[int, int], ...] = ()
+        """What the store's files were when it was opened: device and inode."""
+        if not read_only and (lost := lost_store(path)):
+            raise StoreUnusable(lost)
         try:
             self._connection = _connect(path, read_only)
         except sqlite3.Error as error:
@@ -62,10 +72,28 @@ class Ledger:
 
         Only then another one is tried: whoever asks how we are must not wait for the disk.
         """
+        self._require_files()
         self.epoch()
         if self._write_failed:
-            with self._transaction():
-                self._run("UPDATE meta SET revision = revision")
+            self.check_writing()
+
+    def check_writing(self) -> None:
+        """Raise StoreUnusable when it cannot be written."""
+        with self._transaction():
+            self._run("UPDATE meta SET revision = revision")
+
+    @property
+    def replaced(self) -> bool:
+        """Whether its files are others than those that are open: moved, removed, restored."""
+        return bool(self._files) and _files(self.path) != self._files
+
+    def _require_files(self) -> None:
+        """What is written to a file that has no name any more is lost when we end."""
+        if self.replaced:
+            raise StoreUnusable(
+                f"{self.path} was moved, removed or replaced while it was open: control begins"
+                " anew with what is there; what is being served does not change until then"
+            )
 
     def _check(self, read_only: bool) -> None:
         version = self._version()
@@ -77,7 +105,7 @@ class Ledger:
         if version > SCHEMA_VERSION:
             raise StoreUnusable(
                 f"{self.path} was written by a newer turnout (schema {version}, this one knows"
-                f" {SCHEMA_VERSION}): start that version, or move the file away to begin anew"
+                f" {SCHEMA_VERSION}): start that version, or restore a copy of before"
             )
         if not read_only:
             problem = self._first("PRAGMA quick_check(1)")[0]
@@ -196,19 +224,33 @@ class Ledger:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of it or nothing. Immediate: two processes queue here, never half-way."""
+        self._require_files()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
-            self._write_failed = False
         except BaseException as error:
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # what it cannot undo now is undone at the next start
+                    self._connection.execute("ROLLBACK")
             if isinstance(error, (sqlite3.Error, StoreUnusable)):
                 self._write_failed = True
             if isinstance(error, sqlite3.Error):
+                self._wait_for_lock(not _is_busy(error))
                 raise unusable(self.path, error) from error
             raise
+        if self._write_failed:
+            self._write_failed = False
+            self._wait_for_lock(True)
+        if not self._files:
+            self._files = _files(self.path)
+
+    def _wait_for_lock(self, long: bool) -> None:
+        """Wait for a lock as long as ever, or shortly: many calls may wait in our thread."""
+        if long == self._busy:
+            self._busy = not long
+            limit_s = BUSY_TIMEOUT_S if long else BUSY_AGAIN_S
+            self._connection.execute(f"PRAGMA busy_timeout = {limit_s * 1000:.0f}")
 
     def _run(self, statement: str, *values: object) -> None:
         self._connection.execute(statement, values)
@@ -273,9 +315,45 @@ class Ledger:
 
 
 _REMEDY: Final = (
-    "restore a copy, or move it away to begin anew from the configuration;"
-    " what is being served does not change until then"
+    "restore a copy in its place (docs/operations.md, Backup), or move it and its"
+    f" *{COMMITTED_SUFFIX} away to begin anew; what is being served does not change until then"
 )
+
+
+def lost_store(path: Path) -> str:
+    """Why a store that was there once must not be made anew; empty when nothing speaks against
+    it. An empty one would have every service's first weights, whatever was decided since."""
+    copy = Path(f"{path}{COMMITTED_SUFFIX}")
+    try:
+        if path.stat().st_size:
+            return ""
+        what = "is empty"
+    except FileNotFoundError:
+        what = "is not there"
+    except OSError:
+        return ""  # opening it says why
+    if not copy.exists():
+        return ""
+    return (
+        f"{path} {what}, and {copy.name} beside it is of one that was: restore a copy in its place,"
+        f" or move {copy.name} away too to begin anew; what is being served does not change"
+    )
+
+
+def _files(path: Path) -> tuple[tuple[int, int], ...]:
+    """Device and inode of the store and of what SQLite keeps beside it; zeros: not there."""
+    found = []
+    for suffix in ("", "-wal", "-shm"):
+        try:
+            file = os.stat(f"{path}{suffix}")
+            found.append((file.st_dev, file.st_ino))
+        except OSError:
+            found.append((0, 0))
+    return tuple(found)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
 
 
 def unusable(path: Path, error: sqlite3.Error) -> StoreUnusable:
@@ -284,7 +362,7 @@ def unusable(path: Path, error: sqlite3.Error) -> StoreUnusable:
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
         remedy = f"make {path.parent} writable for this user, or set state.path"
     elif name.startswith("SQLITE_BUSY"):
-        remedy = "another process keeps it locked; end it"
+        remedy = f"another process keeps it locked; find it (fuser -v {path}) and end it"
     elif name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         remedy = "look at the disk: is it full or failing?"
     else:

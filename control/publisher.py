@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, Final
 
 from turnout.config.loader import needs_restart
 from turnout.config.model import Configuration
@@ -18,11 +18,11 @@ from turnout.config.table import RoutingTable, TableError, decode
 from turnout.control.access import unprotected
 from turnout.control.committed import Committed, write_committed
 from turnout.control.compiler import make_plan, service_names
-from turnout.control.events import Event, TablePublished, TableRefused
+from turnout.control.events import ControlProblem, Event, TablePublished, TableRefused
 from turnout.control.refusals import Refusal
 from turnout.control.refusals import TableRefused as Refused
 from turnout.control.source import Pinned, Source
-from turnout.control.store import Database, ServiceRow, Store, UpstreamsSwapped
+from turnout.control.store import Database, ServiceRow, Store, StoreUnusable, UpstreamsSwapped
 from turnout.control.supervision import Supervision
 from turnout.control.tables import (
     Compiled,
@@ -34,6 +34,8 @@ from turnout.control.tables import (
 from turnout.control.workers import Workers
 from turnout.proxy.commands import Plan, table_file
 from turnout.proxy.scoreboard import RoutingWord
+
+AGAIN_AFTER_S: Final = 5.0
 
 Configure = Callable[[Configuration], None]
 """Called with a new configuration before it is in force; raises a Refusal if it cannot be."""
@@ -178,13 +180,20 @@ class Publisher:
                 await self._on_cut(service.name, name, result.entries)
 
     def publish_soon(self, reason: str) -> None:
-        """As `publish`, for who cannot wait; a refusal has been told as an event."""
+        """As `publish`, for who cannot wait; a refusal has been told as an event. While the store
+        cannot be used it is tried again."""
 
         async def run() -> None:
-            try:
-                await self.publish(reason)
-            except Refused:
-                return  # told by whoever refused
+            while True:
+                try:
+                    return await self.publish(reason)
+                except Refused:
+                    return  # told by whoever refused
+                except StoreUnusable as error:
+                    self._tell(
+                        ControlProblem(problem=f"{reason}: {error}", next="it is tried again")
+                    )
+                await asyncio.sleep(AGAIN_AFTER_S)
 
         task = asyncio.get_running_loop().create_task(run())
         self._retiring.add(task)

@@ -39,7 +39,8 @@ class TurnBack:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """The switchover's service is no longer in the configuration: it can only fail."""
+    """Its service is no longer in the configuration, or it is of an older copy of the store: it
+    can only fail."""
 
     switchover: Switchover
     reason: str
@@ -88,6 +89,8 @@ def _agree(row: ServiceRow, word: RoutingWord) -> bool:
 def _take_up(
     value: Switchover, service: Service | None, restarted: bool
 ) -> Resume | TurnBack | Orphan:
+    if value.overtaken:
+        return Orphan(value, value.overtaken)
     if service is None:
         return Orphan(value, f"service {value.service} is no longer configured")
     if service.names != (value.first, value.second):

@@ -138,6 +138,19 @@ class ServiceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class InForce:
+    """A service as workers act on it: where it is counted, and its routing word."""
+
+    slot: int
+    name: str
+    first: str
+    second: str
+    second_weight: int
+    held: bool
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The weight decided for a switchover's step, as the service's row has it now."""
 

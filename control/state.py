@@ -84,6 +84,8 @@ class Switchover:
     waiting_for: str = ""
     """While paused: `resume` (a person paused it) or `approval`."""
     ends_as: State | None = None
+    overtaken: str = ""
+    """Why nobody knows how it went on; it can only fail."""
     outcome: str = ""
     """Why it failed, was rolled back or aborted; empty when it completed."""
     revision: int = 0

@@ -268,7 +268,7 @@ async def test_without_a_readable_store_the_last_routing_is_served(blue: Upstrea
         (product.base / "turnout.db").write_bytes(b"no database at all " * 1000)
         await product.start(control=False)
         assert (await get(product)).status_code == 200
-        await until(lambda: "control cannot start" in product.log(), "what control says", 20.0)
+        await until(lambda: "is not a database" in product.log(), "what control says", 20.0)
         assert "plan.degraded" in product.log()
         assert (await get(product)).status_code == 200
 

@@ -127,6 +127,7 @@ async def served(
             shared=shared,
             configuration=lambda: configuration,
             reload=reload,
+            in_force=lambda: (),
             unready=lambda: made[0].unready,
             now=time.time,
             tell=lambda what, remedy: made[0].problems.append(f"{what}: {remedy}"),

@@ -158,7 +158,7 @@ async def test_a_switch_with_nothing_to_wait_for_waits_for_the_disk_once(bench: 
         if statement == "COMMIT" and not bench.workers.history:
             commits_before_the_flip.append(statement)
 
-    bench.store._database._connection.set_trace_callback(trace)
+    bench.store._opened()._connection.set_trace_callback(trace)
     started = await bench.executor.start("shop", "green", CI)
     assert started.state is State.SHIFTING
     await bench.ended(started)

@@ -356,7 +356,7 @@ def test_a_store_of_a_newer_program_is_left_alone(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"not a database, just text that is long enough" * 30])
 def test_a_file_that_is_no_database_says_what_to_do(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(StoreUnusable, match=r"turnout\.db: .* move it away"):
+    with pytest.raises(StoreUnusable, match=r"turnout\.db: .* restore a copy"):
         Database(path)
     assert path.read_bytes() == content
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import pytest
 
 from tests.faults.store_faults import Orders, every_case, ordered
 from tests.harness import SERVICE, ApiError, Bench, settings
