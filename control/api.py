@@ -65,7 +65,7 @@ class ApiContext:
     unready: Callable[[], Iterable[str]]
     """What else keeps control from doing its work, in words that everybody may read."""
     now: Callable[[], float]
-    """Seconds since 1970."""
+    """Seconds since 1970 that do not jump: how long an answer has been kept."""
     tell: Callable[[str, str], None]
     """What is wrong in Turnout itself, and what to do: for the event log."""
 

@@ -25,6 +25,7 @@ from turnout.config.loader import SettingsError
 from turnout.config.model import AddressKind, Configuration, LogFormat
 from turnout.config.table import TableError
 from turnout.control.api import ApiContext, make_app
+from turnout.control.clock import Clock, boot_id, now_on, scale_of
 from turnout.control.committed import in_force
 from turnout.control.compiler import older, service_names
 from turnout.control.died import Casualties
@@ -152,6 +153,8 @@ class Control:
     def __init__(self, given: argparse.Namespace, source: Source) -> None:
         """Open what is there already. Raises what `main` names; nothing runs yet."""
         self._given = given
+        self._clock = Clock(time.time, boot=boot_id())
+        self._scale = scale_of(self._clock)
         configuration = source.read()
         access, event_log = configuration.access_log, configuration.event_log
         self._access_writer = LogWriter(
@@ -207,7 +210,7 @@ class Control:
             tables=self.publisher,
             journal=self.journal,
             configuration=configuration,
-            now=time.time,
+            clock=self._clock,
         )
         self._stop = asyncio.Event()
         self._unusable_told = ("", 0.0)
@@ -328,7 +331,7 @@ class Control:
             reload=self.reload,
             in_force=self._in_force,
             unready=self.unready,
-            now=time.time,
+            now=lambda: now_on(self._scale, self._clock),
             tell=self.problem,
         )
         bind, tokens = self.configuration.control.bind, self.configuration.control.tokens

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from turnout.config.model import Service
 from turnout.control import decider, describe, events, orders, receipt, switchover
+from turnout.control.clock import Clock, now_on, scale_of
 from turnout.control.drain import Drainage, Drainer
-from turnout.control.evidence import Window, snapshot_of
+from turnout.control.evidence import Snapshot, Window, snapshot_of
 from turnout.control.health import UpstreamHealth
 from turnout.control.journal import Journal
 from turnout.control.loops import keep_running
@@ -55,11 +56,13 @@ class World:
     prober: Prober
     journal: Journal
     words: Words
-    drainer: Drainer
-    now: Callable[[], float]
-    """Seconds since 1970."""
+    clock: Clock
     tick_s: float
     """How often conditions are looked at."""
+
+    def now(self) -> float:
+        """Seconds since 1970, by the wall clock: for people, never to wait for."""
+        return self.clock.wall()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +88,19 @@ class Carrier:
     """One switchover under way."""
 
     __slots__ = (
-        "_activity", "_changed", "_decided", "_lock", "_service", "_set_at", "_slot", "_tasks",
+        "_activity", "_changed", "_decided", "_drainer", "_lock", "_scale", "_service", "_set_at",
+        "_slot", "_tasks",
         "_unkept", "_world", "value",
     )  # fmt: skip
 
     def __init__(
         self, world: World, value: Switchover, slot: int, service: Callable[[], Service]
     ) -> None:
-        self.value = value
+        self._scale = scale_of(world.clock, value.clock)
+        self.value = replace(value, clock=self._scale)
         """As it was last stored."""
         self._world = world
+        self._drainer = Drainer(world.workers, self.now, world.tick_s)
         self._slot = slot
         self._service = service
         self._lock = asyncio.Lock()
@@ -107,6 +113,10 @@ class Carrier:
         """Step -> its epoch, and when it was decided: as the store has it."""
         self._unkept: Mapping[str, int] | None = None
         """What was in flight at the flip, when the store could not be written just then."""
+
+    def now(self) -> float:
+        """Seconds since 1970 on this switchover's scale: the wall clock may be set meanwhile."""
+        return now_on(self._scale, self._world.clock)
 
     async def start(self, audit: Audit, revision: int | None, known: Callable[[], None]) -> None:
         """Store a new switchover, as far as it comes without waiting for anybody.
@@ -136,7 +146,7 @@ class Carrier:
             return Note(events=(describe.weights(row, id),))
 
         async def decide() -> ServiceRow:
-            before, at = world.workers.snapshot(self._slot).to_document(), world.now()
+            before, at = self._snapshot().to_document(), self.now()
             value, decision = await world.store(
                 Database.start_with_weight, new, before, at, note, weight_note, revision
             )
@@ -242,7 +252,7 @@ class Carrier:
         """
         values: list[Switchover] = []
         while value.state in _BEFORE_WEIGHT and self._is_so(value):
-            event = switchover.carried_out(value, self._world.now())
+            event = switchover.carried_out(value, self.now())
             assert event is not None, "only a person's pause is not carried out"
             value, _ = switchover.step(value, event)
             values.append(value)
@@ -258,7 +268,7 @@ class Carrier:
                         return False
                 case orders.CheckHealth(upstream, until):
                     health = self._health(upstream)
-                    advice = decider.may_rise(health, world.now(), until, bool(value.forced_by))
+                    advice = decider.may_rise(health, self.now(), until, bool(value.forced_by))
                     if not isinstance(advice, decider.GoOn):
                         return False
                 case _:
@@ -271,7 +281,7 @@ class Carrier:
         kept, in_flight, cut = await world.store(Database.evidence, id)
         in_flight = dict(self._unkept) if self._unkept is not None else in_flight
         before = None if kept is None else snapshot_of(kept)
-        after = world.workers.snapshot(self._slot)
+        after = self._snapshot()
         return lambda ended: receipt.build(ended, before, after, in_flight, cut)
 
     # ------------------------------------------------------------ the task
@@ -310,7 +320,7 @@ class Carrier:
         if failures == 1:
             self._tell(f"{value.state} of {value.id}: {type(error).__name__}: {error}")
         if failures >= ATTEMPTS_MAX and not isinstance(error, StoreUnusable):
-            return switchover.GaveUp(self._world.now(), f"{type(error).__name__}: {error}")
+            return switchover.GaveUp(self.now(), f"{type(error).__name__}: {error}")
         await asyncio.sleep(RETRY_S)
         return None
 
@@ -330,7 +340,7 @@ class Carrier:
     async def _turn_back(self, reason: str) -> None:
         """After a restart, once it is known whether the upstreams of before are healthy."""
         while not self.value.final and self.value.state is not State.ROLLING_BACK:
-            at, value = self._world.now(), self.value
+            at, value = self.now(), self.value
             match decider.may_return(self.back(), bool(self.value.forced_by)):
                 case decider.GoOn():
                     event: switchover.Event = switchover.Rollback(at, "turnout", reason)
@@ -349,7 +359,7 @@ class Carrier:
             event = await self._do(value, command)
             if event is not None:
                 return event
-        event = switchover.carried_out(value, self._world.now())
+        event = switchover.carried_out(value, self.now())
         if event is None:
             await asyncio.get_running_loop().create_future()  # until a person's verb ends it
         return event
@@ -362,7 +372,7 @@ class Carrier:
                 timeout_s = self._service().switchover.prepare_timeout_s
                 error = await world.workers.prepare(timeout_s)
                 if error:
-                    return switchover.PrepareFailed(world.now(), error)
+                    return switchover.PrepareFailed(self.now(), error)
             case orders.CheckHealth(upstream, until):
                 return await self._check(value, upstream, until)
             case orders.CheckReturn():
@@ -375,11 +385,11 @@ class Carrier:
                 await self._sleep_until(until)
             case orders.Drain(upstream, step):
                 what = await self._drainage(value, upstream, step)
-                await world.drainer.drain(
+                await self._drainer.drain(
                     what, self._service().drain, self._on_cut(value, upstream)
                 )
             case orders.CloseIdle(upstream):
-                await world.drainer.close_idle(self._slot, upstream)
+                await self._drainer.close_idle(self._slot, upstream)
         return None
 
     async def _check(
@@ -387,7 +397,7 @@ class Carrier:
     ) -> switchover.Event | None:
         world = self._world
         while True:
-            at = world.now()
+            at = self.now()
             match decider.may_rise(self._health(upstream), at, until, bool(value.forced_by)):
                 case decider.GoOn():
                     return None
@@ -408,7 +418,7 @@ class Carrier:
                     return None
                 case decider.Refuse(sick):
                     reason = f"{value.outcome}; no way back: {sick}"
-                    return switchover.GaveUp(self._world.now(), reason)
+                    return switchover.GaveUp(self.now(), reason)
                 case decider.Wait():
                     await asyncio.sleep(self._world.tick_s)
 
@@ -416,7 +426,7 @@ class Carrier:
         if value.revision == self._set_at:
             return
         world = self._world
-        before = world.workers.snapshot(self._slot)
+        before = self._snapshot()
         await world.store(Database.keep_baseline, value.id, before.to_document())
         decisions: list[Decision] = []
 
@@ -424,9 +434,9 @@ class Carrier:
             return Note(events=(describe.weights(row, value.id),))
 
         async def decide() -> ServiceRow:
-            at = world.now()
+            at = self.now()
             decision = await world.store(
-                Database.decide_weight, value, step, second_weight, at, note
+                Database.decide_weight, value, step, second_weight, at, note, world.now()
             )
             decisions.append(decision)
             if decision.again:
@@ -467,9 +477,9 @@ class Carrier:
         world = self._world
         what = await self._drainage(value, 0, step)
         deadline = what.since + self._service().drain.timeout_s
-        replaced = await world.drainer.grace(what.epoch, deadline)
+        replaced = await self._drainer.grace(what.epoch, deadline)
         outcome = f"acknowledged; {replaced} workers replaced" if replaced else "acknowledged"
-        await world.store(Database.step_done, value.id, step, world.now(), outcome)
+        await world.store(Database.step_done, value.id, step, self.now(), outcome)
 
     async def _drainage(self, value: Switchover, upstream: int, step: int) -> Drainage:
         known = self._decided.get(step)
@@ -498,9 +508,8 @@ class Carrier:
         return on_cut
 
     async def _sleep_until(self, until: float) -> None:
-        # In short naps: the wall clock may be set while we sleep.
-        while (left_s := until - self._world.now()) > 0:
-            await asyncio.sleep(min(left_s, 1.0))
+        while (left_s := until - self.now()) > 0:
+            await asyncio.sleep(left_s)
 
     # ------------------------------------------------------------ the watch
 
@@ -519,7 +528,7 @@ class Carrier:
             limit = self._service().switchover.error_limit
             if window is None:
                 window = Window(limit.window_s if limit else 0.0)
-            window.add(self._world.workers.snapshot(self._slot))
+            window.add(self._snapshot())
             situation = decider.Situation(
                 self._health(value.target), window.evidence(value.target), limit
             )
@@ -532,11 +541,15 @@ class Carrier:
     def _event(self, verdict: decider.WatchVerdict) -> switchover.Event | None:
         match verdict:
             case decider.RollBack(reason):
-                return switchover.TargetFailed(self._world.now(), reason)
+                return switchover.TargetFailed(self.now(), reason)
             case decider.GiveUp(reason):
-                return switchover.GaveUp(self._world.now(), reason)
+                return switchover.GaveUp(self.now(), reason)
             case _:
                 return None
+
+    def _snapshot(self) -> Snapshot:
+        """The service's counters now, at this switchover's time."""
+        return replace(self._world.workers.snapshot(self._slot), at=self.now())
 
     def _health(self, upstream: int) -> UpstreamHealth:
         return self._world.prober.upstream(self.value.service, self.value.name(upstream))

@@ -344,14 +344,17 @@ class Database(Ledger):
         second_weight: int,
         at: float,
         describe: Callable[[ServiceRow], Note],
+        told_at: float | None = None,
     ) -> Decision:
         """Decide a step's weight: a new epoch, the service's weight and the step, at once.
+
+        `at` is on the switchover's own scale; `told_at` by the wall clock, if that differs.
 
         Decided again for the same step, it is the same decision with the same epoch. Raises
         StaleRevision when the switchover has moved on since `current`.
         """
         with self._transaction():
-            return self._decide(current, step, second_weight, at, describe)
+            return self._decide(current, step, second_weight, at, describe, told_at)
 
     def _decide(
         self,
@@ -360,6 +363,7 @@ class Database(Ledger):
         second_weight: int,
         at: float,
         describe: Callable[[ServiceRow], Note],
+        told_at: float | None = None,
     ) -> Decision:
         self._require(current)
         before = self._maybe(
@@ -379,7 +383,7 @@ class Database(Ledger):
             *(second_weight, epoch, self._next("revision"), current.service),
         )
         decided = self._known(current.service)
-        self._note(describe(decided), at)
+        self._note(describe(decided), at if told_at is None else told_at)
         return Decision(decided, again=False)
 
     def step_done(self, id: str, step: int, at: float, outcome: str) -> None:

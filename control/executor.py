@@ -15,7 +15,7 @@ from turnout.config.model import BY_HAND, Configuration, Service
 from turnout.config.weights import Percentage, Weights
 from turnout.control import decider, events, recovery, switchover, wishes
 from turnout.control.carrier import Ask, Carrier, World
-from turnout.control.drain import Drainer
+from turnout.control.clock import Clock
 from turnout.control.holds import Holds
 from turnout.control.journal import Journal
 from turnout.control.ports import Prober, Tables, Workers
@@ -77,10 +77,10 @@ class Executor:
         tables: Tables,
         journal: Journal,
         configuration: Configuration,
-        now: Callable[[], float],
+        clock: Clock,
         tick_s: float = TICK_S,
     ) -> None:
-        """`now` gives seconds since 1970; `tick_s` is how often conditions are looked at."""
+        """`tick_s` is how often conditions are looked at."""
         self._services = {service.name: service for service in configuration.services}
         self._configuration = configuration
         self._tables = tables
@@ -92,8 +92,7 @@ class Executor:
             prober=prober,
             journal=journal,
             words=Words(workers),
-            drainer=Drainer(workers, now, tick_s),
-            now=now,
+            clock=clock,
             tick_s=tick_s,
         )
         self._holds = Holds(self._world)
@@ -122,7 +121,7 @@ class Executor:
         await world.store(Database.set_last_run, run)
         for row in rows:
             if row.held and row.name in self._services:
-                self._holds.release_at(row.name, row.hold_until or 0.0)
+                self._holds.take_up(row, self._services[row.name].hold.timeout_s)
 
     async def _take_up(
         self, found: recovery.Resume | recovery.TurnBack | recovery.Orphan, slot: int
@@ -138,7 +137,7 @@ class Executor:
                 carrier.begin(turn_back=reason)
             case recovery.Orphan(_, reason):
                 action = f"given up: {reason}"
-                await carrier.apply(switchover.GaveUp(self._world.now(), reason))
+                await carrier.apply(switchover.GaveUp(carrier.now(), reason))
         told = events.Recovered(
             service=value.service, switchover=value.id, state=value.state, action=action
         )
@@ -275,7 +274,7 @@ class Executor:
         found = self._service(service)
         carrier = self._under_way(service)
         if carrier is not None:
-            event = switchover.Rollback(self._world.now(), author.who, author.reason, force)
+            event = switchover.Rollback(carrier.now(), author.who, author.reason, force)
             ask = Ask(author, "rollback", service_revision=revision)
             return await self._turn(carrier, event, ask, force)
         row = await self._free(found, revision)
@@ -342,27 +341,36 @@ class Executor:
 
         Raises UnknownSwitchover, IllegalVerb, RevisionIsStale; so do the others.
         """
-        event = switchover.Pause(self._world.now(), author.who)
-        return await self._steer(id, event, Ask(author, "pause", revision))
+        return await self._steer(
+            id, lambda at: switchover.Pause(at, author.who), Ask(author, "pause", revision)
+        )
 
     async def resume(self, id: str, author: Author, *, revision: int | None = None) -> Switchover:
         """Go on after `pause`."""
-        event = switchover.Resume(self._world.now(), author.who)
-        return await self._steer(id, event, Ask(author, "resume", revision))
+        return await self._steer(
+            id, lambda at: switchover.Resume(at, author.who), Ask(author, "resume", revision)
+        )
 
     async def approve(self, id: str, author: Author, *, revision: int | None = None) -> Switchover:
         """Allow the next step of a switchover that waits for approval."""
-        event = switchover.Approve(self._world.now(), author.who)
-        return await self._steer(id, event, Ask(author, "approve", revision))
+        return await self._steer(
+            id, lambda at: switchover.Approve(at, author.who), Ask(author, "approve", revision)
+        )
 
     async def abort(self, id: str, author: Author, *, revision: int | None = None) -> Switchover:
         """End it and restore the weights before it. Raises Unhealthy too: that may not do."""
-        event = switchover.Abort(self._world.now(), author.who, author.reason)
-        return await self._steer(id, event, Ask(author, "abort", revision))
+        return await self._steer(
+            id,
+            lambda at: switchover.Abort(at, author.who, author.reason),
+            Ask(author, "abort", revision),
+        )
 
-    async def _steer(self, id: str, event: switchover.Event, ask: Ask) -> Switchover:
+    async def _steer(
+        self, id: str, made: Callable[[float], switchover.Event], ask: Ask
+    ) -> Switchover:
         for carrier in self._carriers.values():
             if carrier.value.id == id and not carrier.value.final:
+                event = made(carrier.now())
                 if isinstance(event, switchover.Abort):
                     return await self._turn(carrier, event, ask, force=False)
                 return await self._apply(carrier, event, ask)

@@ -29,8 +29,14 @@ class Holds:
         told = events.Held(service=service, who=author.who, until=until, reason=author.reason)
         note = Note(Audit(author, "service.hold", service), (told,))
         row = await self._set(service, True, until, note, revision)
-        self.release_at(service, until)
+        self._release_in(service, timeout_s)
         return row
+
+    def take_up(self, row: ServiceRow, timeout_s: float) -> None:
+        """Go on with a hold that the last control process began. Not beyond `timeout_s` from
+        now, whatever has become of the clock meanwhile."""
+        left_s = (row.hold_until or 0.0) - self._world.now()
+        self._release_in(row.name, max(0.0, min(left_s, timeout_s)))
 
     async def release(
         self, service: str, author: Author, revision: int | None = None
@@ -44,15 +50,17 @@ class Holds:
             task.cancel()
         return row
 
-    def release_at(self, service: str, at: float) -> None:
-        """Release it then, seconds since 1970; what was said before is forgotten."""
+    def _release_in(self, service: str, left_s: float) -> None:
+        """Release it so many seconds from now; what was said before is forgotten."""
+        uptime = self._world.clock.uptime
+        until_s = uptime() + left_s
         previous = self._releases.pop(service, None)
         if previous is not None:
             previous.cancel()
 
         async def later() -> None:
-            while (left_s := at - self._world.now()) > 0:
-                await asyncio.sleep(min(left_s, 1.0))
+            while (left_s := until_s - uptime()) > 0:
+                await asyncio.sleep(left_s)
             await self.release(service, Author("turnout", reason="hold.timeout is over"))
 
         ending = keep_running(f"releasing {service}", later, self._world.journal.problem)

@@ -43,6 +43,14 @@ APPROVAL: Final = "approval"
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """Seconds since 1970 that nobody sets: the uptime of one boot, and what is added to it."""
+
+    boot: str
+    ahead_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Switchover:
     """One durable, named move of weights, with a beginning, an end and a receipt."""
 
@@ -84,6 +92,8 @@ class Switchover:
     waiting_for: str = ""
     """While paused: `resume` (a person paused it) or `approval`."""
     ends_as: State | None = None
+    clock: Scale | None = None
+    """Of its times; None before it is stored."""
     overtaken: str = ""
     """Why nobody knows how it went on; it can only fail."""
     outcome: str = ""
@@ -149,8 +159,10 @@ def plan_steps(shares: tuple[int, ...], target: int, second_weight: int) -> tupl
 
 def to_document(switchover: Switchover) -> dict[str, Any]:
     """The switchover as JSON takes it; `from_document` is the inverse."""
-    # Not asdict: its values are flat, and a copy of each took a third of a save.
-    return {field.name: getattr(switchover, field.name) for field in fields(Switchover)}
+    # Not asdict: its values are flat but one, and a copy of each took a third of a save.
+    document = {field.name: getattr(switchover, field.name) for field in fields(Switchover)}
+    scale = switchover.clock
+    return {**document, "clock": None if scale is None else (scale.boot, scale.ahead_s)}
 
 
 def from_document(document: Mapping[str, Any]) -> Switchover:
@@ -160,6 +172,8 @@ def from_document(document: Mapping[str, Any]) -> Switchover:
     values["steps"] = tuple(values["steps"])
     values["phases"] = tuple((State(name), float(at)) for name, at in values["phases"])
     values["on_failure"] = OnFailure(values["on_failure"])
+    clock = values.get("clock")
+    values["clock"] = None if clock is None else Scale(str(clock[0]), float(clock[1]))
     for name in ("state", "paused_from", "ends_as"):
         values[name] = None if values[name] is None else State(values[name])
     return Switchover(**values)

@@ -15,6 +15,7 @@ from tests.control.in_memory import MemoryProber, MemoryTables, MemoryWorkers
 from turnout.config.loader import load_text
 from turnout.config.model import Configuration
 from turnout.control import receipt, switchover
+from turnout.control.clock import Clock
 from turnout.control.compiler import service_names
 from turnout.control.events import Event
 from turnout.control.executor import Executor
@@ -131,7 +132,7 @@ async def opened(
         tables=tables,
         journal=Journal(store, told.append, time.time),
         configuration=configuration,
-        now=time.time,
+        clock=Clock(time.time),
         tick_s=0.005,
     )
     await executor.recover()
