@@ -109,16 +109,17 @@ _KEEP_ALIVE: Final = b"\nConnection: keep-alive\r"
 # over first (0.2 us).
 _UNUSUAL: Final = field_scan(
     b"""
-    content-length content-type connection transfer-encoding upgrade x-request-id keep-alive
-    proxy-connection
+    content-length content_length content-type connection transfer-encoding transfer_encoding
+    upgrade x-request-id keep-alive proxy-connection
     """,
     rb"""
  (?!Content-(?:Length:\ (?:0|[1-9][0-9]{0,17})\r|Type:\ (?:[^tT\ \t]|text/[^eE]))
    |Connection:\ keep-alive\r)
  (?:[Cc][Oo][Nn](?:
-     [Tt](?i:ent)-(?:[Ll](?i:ength)@|[Tt](?i:ype):[ \t]*(?i:text/event-stream)(?=[ \t;\r]))
+     [Tt](?i:ent)(?:-(?:[Ll](?i:ength)@|[Tt](?i:ype):[ \t]*(?i:text/event-stream)(?=[ \t;\r]))
+       |_(?i:length)@)
     |[Nn](?i:ection)@)
-  |[Tt][Rr](?i:ansfer-encoding)@
+  |[Tt][Rr](?i:ansfer[-_]encoding)@
   |[Uu][Pp](?i:grade)@
   |[Xx]-(?i:request-id)@
   |[Kk][Ee](?i:ep-alive)@

@@ -60,14 +60,15 @@ class ResponseHead:
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9]) [\t -~\x80-\xff]*\r\n")
 
 _NAMES: Final = b"""
-content-length content-type connection transfer-encoding upgrade x-request-id keep-alive
-proxy-connection
+content-length content_length content-type connection transfer-encoding transfer_encoding upgrade
+x-request-id keep-alive proxy-connection
 """
+# As in a request: with `_` for `-` it is cut, as it is the same name to some.
 _TREE: Final = rb"""
- [Cc][Oo][Nn](?:[Tt](?i:ent)-(?:[Ll](?i:ength)@length
-    |[Tt](?i:ype):[ \t]*(?P<events>(?i:text/event-stream))(?=[ \t;\r]))
+ [Cc][Oo][Nn](?:[Tt](?i:ent)(?:-(?:[Ll](?i:ength)@length
+    |[Tt](?i:ype):[ \t]*(?P<events>(?i:text/event-stream))(?=[ \t;\r]))|_(?i:length)@)
   |[Nn](?i:ection)@connection)
-|[Tt][Rr](?i:ansfer-encoding)@coding
+|[Tt][Rr](?i:ansfer)(?:-(?i:encoding)@coding|_(?i:encoding)@)
 |[Uu][Pp](?i:grade)@upgrade
 |[Xx]-(?i:request-id)@
 |[Kk][Ee](?i:ep-alive)@keep_alive

@@ -258,6 +258,8 @@ def test_a_plain_answer_is_read_as_the_full_reader_reads_it(data: bytes) -> None
         answer(b"Content-Length: 5", b"Connection: keep-alive", b"Connection: keep-alive"),
         answer(b"Content-Length: 5", b"Connection: keep-alive, server"),
         answer(b"Content-Length: 5", b"Keep-Alive: timeout=5"),
+        answer(b"Content-Length: 5", b"Content_Length: 6"),
+        answer(b"Content-Length: 5", b"Transfer_Encoding: chunked"),
         answer(b"Content-Length: 5", b"X-Request-Id: a"),
         answer(b"Content-Length: 5", b"Content-Type: text/event-stream"),
         answer(b"Content-Length: 5", b"Content-Type:  text/event-stream"),

@@ -190,6 +190,8 @@ def test_hop_by_hop_fields_and_what_connection_names_do_not_reach_the_client() -
             b"X-Private: 2",
             b"Upgrade: h2c",
             b"X-Request-Id: theirs",
+            b"Content_Length: 7",
+            b"transfer_encoding: chunked",
             b"Connection: x-private",
             b"connection: upgrade",
             b"Via: 1.1 inner",
@@ -499,7 +501,7 @@ def heads(draw: st.DrawFn) -> bytes:
 
 HOP_BY_HOP = {
     b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"transfer-encoding",
-    b"x-request-id",
+    b"x-request-id", b"content_length", b"transfer_encoding",
 }  # fmt: skip
 
 
