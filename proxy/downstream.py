@@ -151,11 +151,12 @@ class Downstream:
                 # Hot: one whole head and nothing else, as nearly always.
                 if fast_path.begin(self, data, end):
                     return
-                if end >= 4:  # else these are three bytes, and no blank line was found
+                # Else these are three bytes, and no blank line was found; or it begins with one.
+                if end >= 4 and data[0] != 13:
                     try:
                         head = parse_request(data, worker.fields_max)
                     except Refused as refused:
-                        self._refuse(replies.refused(refused), refused.reason)
+                        self._refuse_head(data, refused)
                     else:
                         self._start(head)
                     return
@@ -277,10 +278,13 @@ class Downstream:
         data = self.buffer
         if data[:2] == b"\r\n":
             # RFC 9112, section 2.2: an empty line before the request line is ignored.
-            data = self.buffer = data[2:]
+            while data[:2] == b"\r\n":
+                data = data[2:]
+            self.buffer = data
             if not data:
                 return False
-            self._head_begins()
+            if data != b"\r":
+                self._head_begins()
         end = data.find(b"\r\n\r\n") + 4
         limits = self.worker.table.limits
         header_bytes = limits.header_bytes
@@ -289,7 +293,7 @@ class Downstream:
                 self._too_large(data)
             elif data == b"\r":
                 pass  # half of that empty line
-            elif b"\n\n" in data or data[0] <= 32 or data[0] >= 127:
+            elif _never_a_head(data):
                 self._refuse(replies.MALFORMED, "malformed_request")
             return False
         if header_bytes and end > header_bytes:
@@ -298,14 +302,24 @@ class Downstream:
         try:
             head = parse_request(data[:end], fields_max=limits.headers)
         except Refused as refused:
-            self._refuse(replies.refused(refused), refused.reason)
+            self._refuse_head(data[:end], refused)
             return False
         self.buffer = data[end:]
         self._start(head)
         return True
 
+    def _refuse_head(self, head: bytes, refused: Refused) -> None:
+        """Answer a whole head as it would have been if its end had not come yet."""
+        if _never_a_head(head):
+            self._refuse(replies.MALFORMED, "malformed_request")
+        else:
+            self._refuse(replies.refused(refused), refused.reason)
+
     def _too_large(self, data: bytes) -> None:
-        if b"\r\n" in data[: self.worker.table.limits.header_bytes]:
+        allowed = data[: self.worker.table.limits.header_bytes]
+        if _never_a_head(allowed):
+            self._refuse(replies.MALFORMED, "malformed_request")
+        elif b"\r\n" in allowed:
             self._refuse(replies.HEAD_TOO_LARGE, "header_too_large")
         else:
             self._refuse(replies.TARGET_TOO_LONG, "target_too_long")
@@ -711,6 +725,12 @@ class Downstream:
         idle_s = self.worker.table.timeouts.body_idle_s
         self.deadline_s = self.worker.now_s + idle_s if idle_s else 0.0
         return True
+
+
+def _never_a_head(data: bytes) -> bool:
+    """Whether bytes can be told to begin no head before the blank line has come: else whoever
+    sends bare line feeds, or another protocol, would wait for an answer."""
+    return data[0] <= 32 or data[0] >= 127 or b"\n\n" in data
 
 
 def _own_name(name: object) -> bytes:
