@@ -262,7 +262,7 @@ def _run_answer(
     ended = result.client_end in ("closed", "eof")
     answer = readers.read_answer(result.to_client, method, ended=ended)
     if answer is None:
-        if result.to_client:
+        if not readers.only_interims(result.to_client):
             result.problems.append(f"the client got {result.to_client!r}")
     else:
         result.answers.append(answer)

@@ -162,7 +162,12 @@ def request(random: Random, hostile: float) -> bytes:
     where = random.choice(TARGETS if random.random() < hostile else TARGETS[:5])
     version = random.choice(VERSIONS) if random.random() < hostile else VERSIONS[0]
     blank = b" " if random.random() > hostile / 8 else random.choice((b"  ", b"\t", b""))
-    out = _line(random, blank.join((method, where, version)), hostile / 6)
+    out = (
+        random.choice((b"\r\n", b"\r\n\r\n", b"\r", b"\n"))
+        if random.random() < hostile / 8
+        else b""
+    )
+    out += _line(random, blank.join((method, where, version)), hostile / 6)
     for text in fields:
         out += _line(random, text, hostile / 8)
     return out + _line(random, b"", hostile / 8) + body

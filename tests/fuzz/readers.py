@@ -184,6 +184,16 @@ def read_answer(data: bytes, method: bytes, *, ended: bool) -> Answer | None:
     return Answer(status, fields, body, whole, interims, position + len(body))
 
 
+def only_interims(data: bytes) -> bool:
+    """Whether `data` is whole 1xx heads and nothing else."""
+    while data:
+        head = read_head(data)
+        if head is None or not head[0].startswith(b"HTTP/1.1 1"):
+            return False
+        data = data[head[2] :]
+    return True
+
+
 # ---------------------------------------------------------------- llhttp and h11
 
 
