@@ -94,6 +94,9 @@ TIGHT: Final = TableLimits(
 WIDE: Final = TableLimits(pipes=0)
 """As they are by default. Without pipes: those move what is in real sockets."""
 
+LASTING: Final = TablePool(idle_timeout_s=1e6)
+"""A connection stays idle for as long as a run takes, however busy the machine."""
+
 
 class Loop(asyncio.AbstractEventLoop):
     """Turns when it is told to; its clock stands still."""
@@ -103,6 +106,8 @@ class Loop(asyncio.AbstractEventLoop):
         self.errors: list[str] = []
         """What the exception handler was told."""
         self.connect: Callable[[Callable[[], Any], Any], Any] | None = None
+        self.knocking: list[tuple[int, asyncio.Future[None]]] | None = None
+        """Ports, and who waits to be let in there; None: they are at once."""
 
     def get_debug(self) -> bool:
         return False
@@ -149,9 +154,16 @@ class Loop(asyncio.AbstractEventLoop):
     async def create_connection(  # type: ignore[override]
         self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **_: Any
     ) -> Any:
-        await asyncio.sleep(0)
+        if self.knocking is None:
+            await asyncio.sleep(0)
+        else:
+            let_in = self.create_future()
+            self.knocking.append((port, let_in))
+            await let_in
         assert self.connect is not None
-        return self.connect(protocol_factory, port)
+        found = self.connect(protocol_factory, port)
+        await asyncio.sleep(0)
+        return found
 
     def call_exception_handler(self, context: Any) -> None:
         error = context.get("exception")
@@ -175,6 +187,11 @@ class Loop(asyncio.AbstractEventLoop):
             if count == 1:
                 return True
         return False
+
+    @property
+    def busy(self) -> bool:
+        """Something is to be done in the next turn."""
+        return bool(self._ready)
 
     def settle(self) -> None:
         """Turn until nothing is left to do. Raises AssertionError if that never comes."""
@@ -406,6 +423,8 @@ class World:
         self.clients.clear()
         self.servers.clear()
         self.loop.errors.clear()
+        if self.worker.access_log is not None:
+            self.worker.access_log.take()
         self.worker.ids_given = 0
         self.worker.id_prefix = b"id-"
 
@@ -510,7 +529,7 @@ def world(
     *,
     general: bool = False,
     trusted: bool = False,
-    pool: TablePool = TablePool(idle_timeout_s=1e6),
+    pool: TablePool = LASTING,
     access_log: str = "json",
 ) -> Iterator[World]:
     """A worker on shared memory of its own.
