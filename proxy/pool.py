@@ -181,7 +181,7 @@ class ServerPool:
         if self.full:
             self.waiting.append(exchange)
             return
-        task = self.worker.loop.create_task(self._connect(exchange))
+        task = self.worker.loop.create_task(self._connect(exchange, exchange.attempt_number))
         self.connecting.add(task)
         task.add_done_callback(self._connect_ended)
 
@@ -190,11 +190,12 @@ class ServerPool:
         self.connecting.discard(task)
         self._next()
 
-    async def _connect(self, exchange: "Exchange") -> None:
-        """Connect and tell the exchange. A task for each new connection, not each request."""
+    async def _connect(self, exchange: "Exchange", ticket: int) -> None:
+        """Connect and tell the exchange, if its attempt is still `ticket`, as it was when this was
+        asked for: a turn of the loop may have gone by. A task for each new connection, not each
+        request."""
         from turnout.proxy.upstream import UpstreamConnection
 
-        ticket = exchange.attempt_number
         loop = self.worker.loop
         task = cast("asyncio.Task[None]", asyncio.current_task())
         timeout_s = self.worker.table.timeouts.connect_s
