@@ -207,7 +207,7 @@ class Downstream:
                 self._count_refused("client_closed_early")
             return False
         if self.body is not None:
-            exchange.client_gone()
+            self._abort(exchange)
             return False
         # A client may close its half after its request and still read the answer. One that
         # has gone for good looks the same until something is written, so it gets less time.
@@ -566,6 +566,14 @@ class Downstream:
             self.transport.close()
             self._linger_from_now()
 
+    def _abort(self, exchange: Exchange) -> None:
+        """The client is held to have gone. In case it reads on after all: what it has of an
+        answer must not look whole."""
+        if exchange.answering:
+            self.break_off(reset=exchange.breaks_by_reset)
+        self.transport.abort()
+        exchange.client_gone()
+
     def begin_tunnel(self, tunnel: "Tunnel") -> None:
         self.tunnel = tunnel
         self._resume(PAUSED_PIPELINE)
@@ -676,8 +684,7 @@ class Downstream:
                 exchange.response_moved(0)
                 return
             if self.eof and exchange.state is not State.TUNNEL:
-                exchange.client_gone()
-                self.transport.abort()
+                self._abort(exchange)
             else:
                 exchange.timed_out()
         elif self.buffer and self.write_paused:
