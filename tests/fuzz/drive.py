@@ -266,7 +266,7 @@ def _run_answer(
     result.to_client = bytes(client.wire.sent)
     result.requests = servers.requests[:]
     method = ASKED[case.asked].partition(b" ")[0]
-    ended = result.client_end in ("closed", "eof")
+    ended = result.client_end in ("closed", "eof", "aborted")
     answer = readers.read_answer(result.to_client, method, ended=ended)
     if answer is None:
         if not readers.only_interims(result.to_client):
@@ -314,6 +314,8 @@ def _end(at: World, case: Case, wire: Wire, client: Client) -> None:
 
 
 def end_of(wire: Wire) -> str:
+    if wire.resets:
+        return "reset"
     if wire.aborted:
         return "aborted"
     if wire.eof:

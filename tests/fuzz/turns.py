@@ -311,7 +311,7 @@ class Episode:
                 asking.asked.clear()
                 asking.read = len(wire.sent)
                 return
-            ended = (wire.eof or wire.closing) and not wire.aborted and not wire.waiting
+            ended = (wire.eof or wire.closing) and not wire.resets and not wire.waiting
             if not ended and not wire.closing and b"content-length" not in fields and (
                 b"transfer-encoding" not in fields
             ):  # fmt: skip

@@ -31,7 +31,7 @@ from turnout.config.table import (
     encode,
 )
 from turnout.proxy.commands import table_file
-from turnout.proxy.downstream import Downstream
+from turnout.proxy.downstream import RESET, Downstream
 from turnout.proxy.pool import ServerPool
 from turnout.proxy.scoreboard import (
     C_CONNECTIONS_ACCEPTED,
@@ -221,6 +221,9 @@ class Wire:
         self.lost = False
         """`connection_lost` has been called: the transport is dead."""
         self.aborted = False
+        """Closed without what was still to be written."""
+        self.resets = False
+        """The peer will see a reset: no clean end."""
         self.reading = True
         self.write_paused = False
         self.high_bytes = HIGH_WATER_BYTES
@@ -238,8 +241,9 @@ class Wire:
         """A socket that has no input, ever, and to which nothing can be written."""
         return self._quiet.fileno()
 
-    def setsockopt(self, *_: Any) -> None:
-        pass
+    def setsockopt(self, level: int, option: int, value: Any) -> None:
+        if option == socket.SO_LINGER:
+            self.resets = value == RESET
 
     def _ensure_alive(self) -> None:
         if self.lost:

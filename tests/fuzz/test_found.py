@@ -1,0 +1,79 @@
+"""What the fuzzer has found, by value: each of these was wrong once."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fuzz import readers
+from tests.fuzz.drive import Servers
+from tests.fuzz.world import TIGHT, World, world
+from turnout.config.table import TablePool
+
+ONE_CONNECTION = TablePool(idle_timeout_s=1e6, connections_max=1)
+
+
+def post(path: bytes) -> bytes:
+    return b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi" % path
+
+
+def begin(at: World) -> Iterator[World]:
+    with at.loop.running():
+        at.begin()
+        yield at
+        at.end()
+        assert at.left_over() == []
+
+
+@pytest.fixture
+def at() -> Iterator[World]:
+    with world(TIGHT) as found:
+        yield from begin(found)
+
+
+@pytest.fixture
+def narrow() -> Iterator[World]:
+    """At most one connection to the server."""
+    with world(TIGHT, pool=ONE_CONNECTION) as found:
+        yield from begin(found)
+
+
+def test_a_connection_that_was_asked_for_by_one_request_is_not_taken_for_the_nexts(
+    narrow: World,
+) -> None:
+    """The first one's time is over in the turn in which its connection is asked for, and the one
+    behind it waits in the queue: there it is found once, and sent once."""
+    client, servers = narrow.client(), Servers(narrow)
+    client.wire.deliver(post(b"/first") + post(b"/second"))
+    client.down.deadline_passed()
+    narrow.loop.settle()
+    servers.answer_all()
+    assert [one.start[1] for one in servers.requests] == [b"/second"]
+    client.wire.deliver(post(b"/third"))
+    narrow.loop.settle()
+    servers.answer_all()
+    assert [one.start[1] for one in servers.requests] == [b"/second", b"/third"]
+    assert client.wire.sent.count(b"X-Asked: ") == 2
+    pool = narrow.pools[0]
+    assert (pool.in_flight, len(pool.waiting), len(pool.idle)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("when", ["its time is over", "its body never comes"])
+def test_an_answer_ended_by_close_that_is_given_up_for_a_client_that_closed_its_half_looks_cut(
+    at: World, when: str
+) -> None:
+    """It may read on: a clean end would be that of the whole answer."""
+    client = at.client()
+    head = b"PUT / HTTP/1.0\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    client.wire.deliver(head if when == "its body never comes" else head + b"hello")
+    at.loop.settle()
+    if when == "its time is over":
+        client.wire.deliver_eof()
+    at.servers[0].deliver(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+    answer = readers.read_answer(bytes(client.wire.sent), b"PUT", ended=False)
+    assert answer is not None and answer.body == b"half of it"
+    if when == "its time is over":
+        client.down.deadline_passed()
+    else:
+        client.wire.deliver_eof()
+    at.loop.settle()
+    assert client.wire.aborted and client.wire.resets
