@@ -12,6 +12,7 @@ readable by the program before and after an upgrade.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any, Final
 
 FORMAT: Final = 1
@@ -180,26 +181,36 @@ def decode(data: bytes) -> RoutingTable:
         return RoutingTable(
             number=fields["number"],
             services=tuple(_service(entry) for entry in fields["services"]),
-            timeouts=TableTimeouts(**fields["timeouts"]),
-            limits=TableLimits(**fields["limits"]),
-            pool=TablePool(**fields["pool"]),
+            timeouts=TableTimeouts(**_known(TableTimeouts, fields["timeouts"])),
+            limits=TableLimits(**_known(TableLimits, fields["limits"])),
+            pool=TablePool(**_known(TablePool, fields["pool"])),
             trust_forwarded=tuple(fields["trust_forwarded"]),
             via=fields["via"],
             access_log=fields["access_log"],
             health_paths=fields["health_paths"],
             listener_connections=fields["listener_connections"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TableError(f"routing table {fields.get('number')} is not whole: {error}") from error
+
+
+def _known(kind: type[Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What this program knows of an entry: another one's workers may have to read it, too.
+    A setting that is missing has its default, one that is not known has no effect."""
+    names = {field.name for field in dataclass_fields(kind)}
+    return {name: value for name, value in entry.items() if name in names}
 
 
 def _service(entry: dict[str, Any]) -> TableService:
     first, second = (
         TableUpstream(
             name=upstream["name"],
-            servers=tuple(TableServer(**server) for server in upstream["servers"]),
+            servers=tuple(
+                TableServer(**_known(TableServer, server)) for server in upstream["servers"]
+            ),
         )
         for upstream in entry["upstreams"]
     )
-    fields = {**entry, "hosts": tuple(entry["hosts"]), "upstreams": (first, second)}
+    known = _known(TableService, entry)
+    fields = {**known, "hosts": tuple(entry["hosts"]), "upstreams": (first, second)}
     return TableService(**fields)

@@ -6,7 +6,6 @@ how an answer does. `routes` has all calls, `api_models` the bodies, `views` the
 """
 
 import asyncio
-import importlib.metadata
 import json
 import logging
 import secrets
@@ -31,6 +30,8 @@ from turnout.control.routes import LIMIT_DEFAULT, LIMIT_MAX, ROUTES, Route
 from turnout.control.shared import SharedState
 from turnout.control.store import Author, Database, Key, ServiceRow, Store, StoreUnusable
 from turnout.control.switchover import Switchover
+from turnout.control.upgrades import Upgrades
+from turnout.control.versions import version
 from turnout.proxy.scoreboard import WorkerState
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class ApiContext:
     reload: Callable[[Author], Awaitable[Reloaded]]
     in_force: Callable[[], Sequence[ServiceRow]]
     """Services as the workers act on them, for when the store cannot be read."""
+    upgrades: Upgrades
     unready: Callable[[], Iterable[str]]
     """What else keeps control from doing its work, in words that everybody may read."""
     now: Callable[[], float]
@@ -81,14 +83,6 @@ def make_app(context: ApiContext, streams: event_stream.Streams | None = None) -
             app.router.add_route("HEAD", route.path, api.handler(route))
     app.on_shutdown.append(api.on_shutdown)
     return app
-
-
-def version() -> str:
-    """The program's."""
-    try:
-        return importlib.metadata.version("turnout")
-    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
-        return "0+unknown"
 
 
 class Api:
@@ -450,10 +444,10 @@ class Api:
         )
 
     async def upgrade(self, call: Call) -> web.Response:
-        raise Problem(
-            "not-in-this-version",
-            "this version cannot replace itself: restart turnout, workers finish what they have",
-        )
+        return json_answer(await self._context.upgrades.begin(call.author), status=202)
+
+    async def upgrade_state(self, call: Call) -> web.Response:
+        return json_answer(await self._context.upgrades.shown())
 
     async def metrics(self, call: Call) -> web.Response:
         context = self._context
@@ -483,11 +477,9 @@ class Api:
         return json_answer({"status": "alive"})
 
     async def readyz(self, call: Call) -> web.Response:
-        scoreboard = self._context.shared.scoreboard
+        boards = self._context.shared.boards
         reasons = list(self._context.unready())
-        if not any(
-            scoreboard.state(region) is WorkerState.SERVING for region in scoreboard.live_regions()
-        ):
+        if not any(boards.state(region) is WorkerState.SERVING for region in boards.live_regions()):
             reasons.append("no worker serves")
         try:
             await self._context.store(Database.check)

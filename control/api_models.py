@@ -205,6 +205,29 @@ class Reload(Answer):
     unresolved: list[Unresolved]
 
 
+class Upgrade(Answer):
+    """The last upgrade, or the one that is under way."""
+
+    id: str | None = Field(description="None: there was none.")
+    step: str | None = Field(
+        description="`proving`, `starting`, `replacing`; at the end `done` or `failed`."
+    )
+    under_way: bool
+    from_version: str | None
+    to_version: str | None = Field(description="As the new program says; None before it did.")
+    requested_by: str | None
+    started_at: str | None
+    finished_at: str | None
+    error: str | None = Field(description="Why it failed, and what to do.")
+    remark: str | None = Field(description="What is odd about one that is done.")
+    finishing: int = Field(description="Workers that finish what they have, and leave.")
+    program_changed: bool = Field(
+        description="Another program is installed than the one that runs: workers that die are "
+        "not replaced before an upgrade or a restart."
+    )
+    version: str = Field(description="Of the program that runs.")
+
+
 class Status(Answer):
     status: str
 

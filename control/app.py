@@ -58,6 +58,7 @@ from turnout.control.store import (
 )
 from turnout.control.supervision import Supervision
 from turnout.control.tables import endpoints_of, names_to_resolve, unresolved_in
+from turnout.control.upgrades import Upgrades
 from turnout.control.workers import Listeners, Workers
 from turnout.proxy.commands import (
     CONTROL_LOCK_FILE,
@@ -330,6 +331,7 @@ class Control:
             configuration=lambda: self.configuration,
             reload=self.reload,
             in_force=self._in_force,
+            upgrades=Upgrades(self.shared, self.supervision, self.journal),
             unready=self.unready,
             now=lambda: now_on(self._scale, self._clock),
             tell=self.problem,

@@ -17,6 +17,7 @@ from turnout.control.client import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     FINAL_STATES,
+    POLL_S,
     Client,
     CommandError,
     control_address,
@@ -223,7 +224,7 @@ def status(
     """
     from rich.live import Live
 
-    from turnout.control.cli_output import out, print_json, service_view
+    from turnout.control.cli_output import out, print_json, service_view, upgrade_remarks
 
     client = connect(control, config)
 
@@ -234,7 +235,7 @@ def status(
 
     if as_json:
         found = services()
-        print_json(found[0] if service else {"items": found})
+        print_json(found[0] if service else {"items": found, "upgrade": client.upgrade()})
     elif watch and out.is_terminal:
         with Live(service_view(services()), console=out, auto_refresh=False) as live:
             while True:
@@ -242,6 +243,8 @@ def status(
                 live.update(service_view(services()), refresh=True)
     else:
         out.print(service_view(services()))
+        for remark in upgrade_remarks(client.upgrade()):
+            out.print(remark)
         while watch:
             time.sleep(1)
             out.print(service_view(services()))
@@ -694,12 +697,43 @@ def reload(as_json: AsJson = False, control: Control = None, config: Config = No
 
 
 @app.command(rich_help_panel="Run")
-def upgrade(control: Control = None, config: Config = None) -> None:
-    """Put the newly installed program on the same sockets. Not in this version.
+def upgrade(
+    no_wait: NoWait = False, as_json: AsJson = False, control: Control = None, config: Config = None
+) -> None:
+    """Become the program that is installed now, on the same sockets, without losing a request.
+
+    The new program proves itself first; if that fails, or its workers do, the old ones serve on
+    and it is said why (exit 1). What the old workers have under way they finish.
 
     Example: pip install -U turnout && turnout upgrade
     """
-    connect(control, config).call("POST", "/v1/upgrade")
+    from turnout.control.cli_output import UPGRADE_STEPS, err, out, print_json
+
+    client = connect(control, config)
+    now = client.call("POST", "/v1/upgrade")
+    id, shown = now["id"], ""
+    while now["under_way"] and not no_wait:
+        if now["step"] != shown and not as_json:
+            shown = str(now["step"])
+            err.print(UPGRADE_STEPS.get(shown, shown))
+        time.sleep(POLL_S)
+        now = client.patiently("/v1/upgrade", "The upgrade goes on; see: turnout status")
+    if as_json:
+        print_json(now)
+    if now["id"] != id:
+        fail("another upgrade was begun meanwhile; see: turnout status", EXIT_FAILED)
+    if now["step"] == "failed":
+        fail(f"not upgraded: {now['error']}\nThe workers of before serve on.", EXIT_FAILED)
+    if not as_json:
+        out.print(
+            f"upgrade begun from {now['from_version']}"
+            if now["under_way"]
+            else f"upgraded from {now['from_version']} to {now['to_version']}"
+        )
+    if now["finishing"] and not as_json:
+        err.print(f"{now['finishing']} workers of before finish what they have.")
+    if now["remark"]:
+        err.print(str(now["remark"]))
 
 
 @app.command(rich_help_panel="Run")

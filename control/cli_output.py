@@ -93,6 +93,30 @@ def service_view(services: Iterable[Json]) -> RenderableType:
     return Group(weights, "", servers, *remarks)
 
 
+UPGRADE_STEPS: Final = {
+    "proving": "the new program proves itself",
+    "starting": "its workers start",
+    "replacing": "they serve beside the old ones; control is replaced",
+}
+
+
+def upgrade_remarks(upgrade: Json) -> Iterable[Text]:
+    """What there is to say of upgrades, beside that nothing is odd."""
+    if upgrade.get("under_way"):
+        yield Text(f"an upgrade is under way: {UPGRADE_STEPS.get(upgrade['step'], '')}")
+        return
+    if upgrade.get("step") == "failed":
+        yield Text(f"the last upgrade failed: {upgrade['error']}", style="yellow")
+    if upgrade.get("program_changed"):
+        yield Text(
+            "another version of turnout is installed than the one that runs, and what dies is not"
+            " replaced: run `turnout upgrade`",
+            style="red",
+        )
+    if upgrade.get("finishing"):
+        yield Text(f"{upgrade['finishing']} workers finish what they have, and leave")
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:

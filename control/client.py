@@ -200,6 +200,15 @@ class Client:
     def services(self) -> list[Json]:
         return list(self.call("GET", "/v1/services")["items"])
 
+    def upgrade(self) -> Json:
+        """The last upgrade; nothing when the program that runs does not know of any."""
+        try:
+            return self.call("GET", "/v1/upgrade")
+        except Problem as problem:
+            if problem.status in (404, 405):
+                return {}
+            raise
+
     def only_service(self) -> str:
         """The service that is meant when none is named. Raises CommandError(2)."""
         names = [str(service["name"]) for service in self.services()]

@@ -18,7 +18,14 @@ from turnout.config.model import Configuration
 from turnout.control.committed import Committed, read_committed
 from turnout.control.database import Database
 from turnout.control.rows import ServiceNames, ServiceRow, StoreUnusable, UpstreamsSwapped
-from turnout.control.source import PROGRAM, Pinned, Source, options, read_source
+from turnout.control.source import (
+    PROGRAM,
+    Pinned,
+    Source,
+    options,
+    origin_options,
+    read_source,
+)
 from turnout.control.tables import (
     Compiled,
     TooManyServers,
@@ -38,12 +45,12 @@ from turnout.proxy.scoreboard import (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given_arguments = list(sys.argv[1:] if arguments is None else arguments)
-    given = options(given_arguments)
+    given = options(list(sys.argv[1:] if arguments is None else arguments))
     try:
         source = read_source(given)
         configuration = source.read()
-        plan = compile_plan(configuration, source, given_arguments)
+        argv = origin_options(given)
+        plan = compile_plan(configuration, source, argv, live=given.live)
     except UpstreamsSwapped as error:
         print(f"{source.file}: {error}", file=sys.stderr)
         return EXIT_WRONG_CONFIGURATION
@@ -55,12 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compile_plan(configuration: Configuration, source: Source, control_argv: Sequence[str]) -> Plan:
-    """Raises StoreUnusable when neither the store nor a committed copy can be used."""
+def compile_plan(
+    configuration: Configuration, source: Source, control_argv: Sequence[str], *, live: bool = False
+) -> Plan:
+    """With `live`, workers serve and count already.
+
+    Raises StoreUnusable when neither the store nor a committed copy can be used.
+    """
     committed = read_committed(configuration)
     try:
         with contextlib.closing(Database(Path(configuration.state.path))) as database:
-            compiled = _compile(configuration, database, committed)
+            compiled = _compile(configuration, database, committed, live)
             return make_plan(
                 configuration,
                 source,
@@ -76,13 +88,13 @@ def compile_plan(configuration: Configuration, source: Source, control_argv: Seq
 
 
 def _compile(
-    configuration: Configuration, database: Database, committed: Committed | None
+    configuration: Configuration, database: Database, committed: Committed | None, live: bool
 ) -> Compiled:
     if committed is not None:
         adopted = database.adopt(committed.services, committed.table.number, time.time())
         for row in adopted:
             print(f"{PROGRAM}: {older(configuration.state.path, row)}", file=sys.stderr)
-    rows = database.ensure_services(service_names(configuration), time.time(), live=False)
+    rows = database.ensure_services(service_names(configuration), time.time(), live=live)
     runtime_dir = Path(configuration.runtime_dir)
     # A directory that outlives its store must not see a number or an epoch a second time.
     database.raise_epoch(_newest_epoch(runtime_dir))

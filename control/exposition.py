@@ -24,6 +24,7 @@ from turnout.control.rows import ServiceRow
 from turnout.control.shared import SharedState
 from turnout.control.switchover import FINAL
 from turnout.proxy import scoreboard as board
+from turnout.proxy.scoreboards import Scoreboards
 
 UNMATCHED: Final = ""
 """The label `service` of requests that no service matched."""
@@ -87,20 +88,20 @@ class _Scrape(Collector):
         yield from self._control()
 
     def _blocks(self) -> list[_Block]:
-        scoreboard = self._shared.scoreboard
+        boards = self._shared.boards
         # Before the counters: what has ended since is not in flight by them, and is left out.
-        classes = _classes(scoreboard)
+        classes = _classes(boards)
         named = [(0, UNMATCHED, ("", ""))]
         named += [(row.slot, row.name, (row.first, row.second)) for row in self._facts.services]
         return [
             _Block(
                 name,
                 upstreams,
-                scoreboard.service_counters(slot),
+                boards.service_counters(slot),
                 {index: classes.get((slot, index), _NONE) for index in (0, 1, board.NO_UPSTREAM)},
             )
             for slot, name, upstreams in named
-            if slot <= scoreboard.geometry.services
+            if slot <= boards.geometry.services
         ]
 
     def _services(self) -> Iterator[Metric]:
@@ -139,27 +140,22 @@ class _Scrape(Collector):
         yield from (weight, held, healthy, ended)
 
     def _workers(self) -> Iterator[Metric]:
-        scoreboard = self._shared.scoreboard
-        regions = range(scoreboard.geometry.regions)
-        live = scoreboard.live_regions()
-
-        def field(region: int, index: int) -> int:
-            return scoreboard.words[scoreboard.region(region) + index]
-
+        boards = self._shared.boards
+        live = boards.live_regions()
         workers = GaugeMetricFamily("turnout_workers", "Workers by state.", labels=["state"])
-        states = [scoreboard.state(region) for region in regions]
+        states = [boards.state(region) for region in boards.numbers]
         for state in board.WorkerState:
             if state is not board.WorkerState.FREE:
                 workers.add_metric([state.name.lower()], states.count(state))
-        starts = [field(region, board.R_STARTS) for region in regions]
-        restarts = sum(count - 1 for count in starts if count)
         yield workers
         yield CounterMetricFamily(
-            "turnout_worker_restarts", "Workers started in the place of another.", value=restarts
+            "turnout_worker_restarts",
+            "Workers started in the place of another.",
+            value=boards.restarts(),
         )
         yield GaugeMetricFamily(
             "turnout_connections", "Open connections of clients.",
-            value=sum(field(region, board.R_CONNECTIONS) for region in live),
+            value=sum(boards.field(region, board.R_CONNECTIONS) for region in live),
         )  # fmt: skip
         yield GaugeMetricFamily(
             "turnout_accept_paused", "Workers that accept nothing for want of descriptors.",
@@ -167,9 +163,9 @@ class _Scrape(Collector):
         )  # fmt: skip
         yield GaugeMetricFamily(
             "turnout_upstream_connections", "Open connections to servers, busy and idle.",
-            value=sum(field(region, board.R_UPSTREAM_CONNECTIONS) for region in live),
+            value=sum(boards.field(region, board.R_UPSTREAM_CONNECTIONS) for region in live),
         )  # fmt: skip
-        yield from _of_workers(scoreboard.worker_counters())
+        yield from _of_workers(boards.worker_counters())
 
     def _control(self) -> Iterator[Metric]:
         facts, shared = self._facts, self._shared
@@ -197,11 +193,11 @@ class _Scrape(Collector):
 _NONE: Final[Sequence[int]] = (0,) * len(board.CLASS_NAMES)
 
 
-def _classes(scoreboard: board.Scoreboard) -> dict[tuple[int, int], list[int]]:
+def _classes(boards: Scoreboards) -> dict[tuple[int, int], list[int]]:
     """(Slot, upstream) -> exchanges of each class, by the workers' in-flight tables."""
     found: dict[tuple[int, int], list[int]] = {}
-    for region in scoreboard.live_regions():
-        for entry in scoreboard.in_flight(region):
+    for region in boards.live_regions():
+        for entry in boards.in_flight(region):
             found.setdefault((entry.slot, entry.upstream), list(_NONE))[entry.kind] += 1
     return found
 

@@ -32,6 +32,7 @@ KNOWN: Final[Mapping[str, tuple[int, str]]] = {
     "unknown-switchover": (404, "There is no such switchover"),
     "method-not-allowed": (405, "There is no such call"),
     "switchover-under-way": (409, "Another switchover is under way"),
+    "upgrade-under-way": (409, "An upgrade is under way"),
     "illegal-verb": (409, "The switchover's state does not allow it"),
     "nothing-to-roll-back": (409, "There is nothing to roll back"),
     "stale-revision": (412, "It has changed since it was read"),
@@ -47,6 +48,7 @@ KNOWN: Final[Mapping[str, tuple[int, str]]] = {
     "not-in-this-version": (501, "Not in this version"),
     "store-unusable": (503, "The store cannot be used, and nothing has changed"),
     "too-many-streams": (503, "There are too many readers of events"),
+    "upgrade-not-begun": (503, "The upgrade could not be begun, and nothing has changed"),
     "stopping": (503, "Control is stopping; what was decided goes on"),
 }
 """Name -> status and title. A name that is once given keeps its meaning."""

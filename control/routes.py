@@ -155,8 +155,14 @@ ROUTES: Final = (
         ((200, models.Reload),), body=models.ReasonBody, body_needed=False, problems=(422,),
     ),
     Route(
-        "POST", "/v1/upgrade", "upgrade", "A new program on the same sockets: not in this version.",
-        (), body=models.ReasonBody, body_needed=False, problems=(501,),
+        "POST", "/v1/upgrade", "upgrade",
+        "Become the program that is installed now, on the same sockets. What becomes of it is to "
+        "be asked for by GET: control is replaced meanwhile.",
+        ((202, models.Upgrade),), body=models.ReasonBody, body_needed=False, problems=(409, 503),
+    ),
+    Route(
+        "GET", "/v1/upgrade", "upgrade_state", "The last upgrade, or the one that is under way.",
+        ((200, models.Upgrade),),
     ),
     Route(
         "GET", "/metrics", "metrics", "For Prometheus: text, or OpenMetrics where it is asked for.",

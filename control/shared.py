@@ -30,6 +30,7 @@ from turnout.proxy.scoreboard import (
     SharedWords,
     service_word_index,
 )
+from turnout.proxy.scoreboards import Scoreboards
 
 _STORES_KEEP_THEIR_ORDER: Final = platform.machine() in ("x86_64", "AMD64", "i686")
 _MEMBARRIER: Final[Mapping[str, int]] = {"aarch64": 283, "riscv64": 283, "ppc64le": 365}
@@ -39,19 +40,25 @@ _MEMBARRIER_GLOBAL: Final = 1
 class SharedState:
     """Routing words, health words and scoreboard of one runtime directory, mapped."""
 
-    __slots__ = ("_health", "_routing", "runtime_dir", "scoreboard")
+    __slots__ = ("_health", "_routing", "boards", "runtime_dir")
 
     def __init__(self, runtime_dir: Path) -> None:
         """Map what the supervisor has made. Raises SharedMemoryError or OSError."""
         self.runtime_dir = runtime_dir
         self._routing = SharedWords(runtime_dir / ROUTING_FILE, ROUTING_BYTES, create=False)
         self._health = SharedWords(runtime_dir / HEALTH_FILE, HEALTH_BYTES, create=False)
-        self.scoreboard = Scoreboard.open(runtime_dir)
+        self.boards = Scoreboards(runtime_dir)
+        """All scoreboards that still count: read as one."""
 
     def close(self) -> None:
         self._routing.close()
         self._health.close()
-        self.scoreboard.memory.close()
+        self.boards.close()
+
+    @property
+    def scoreboard(self) -> Scoreboard:
+        """The one of this program's workers."""
+        return self.boards.newest
 
     # ------------------------------------------------------------ words
 
@@ -93,7 +100,7 @@ class SharedState:
 
     def live_regions(self) -> list[int]:
         """Regions whose worker may still send something."""
-        return self.scoreboard.live_regions()
+        return self.boards.live_regions()
 
     def worker_of(self, region: int) -> int:
         return self._of_region(region, R_WORKER)
@@ -131,7 +138,7 @@ class SharedState:
         return used
 
     def _of_region(self, region: int, field: int) -> int:
-        return self.scoreboard.words[self.scoreboard.region(region) + field]
+        return self.boards.field(region, field)
 
     # ------------------------------------------------------------ in flight
 
@@ -142,7 +149,7 @@ class SharedState:
         region `cut`, so that a region without a worker has none.
         """
         found = {
-            region: self.scoreboard.upstream_in_flight(region, slot, upstream)
+            region: self.boards.upstream_in_flight(region, slot, upstream)
             for region in self.live_regions()
         }
         return {region: number for region, number in found.items() if number}
@@ -150,20 +157,18 @@ class SharedState:
     def refused(self) -> int:
         """Heads that never completed or could not be read, of all workers together."""
         first = C_REFUSED - REGION_HEADER_WORDS
-        return sum(self.scoreboard.worker_counters()[first : first + len(REFUSED_REASONS)])
+        return sum(self.boards.worker_counters()[first : first + len(REFUSED_REASONS)])
 
     def service_in_flight(self, slot: int) -> int:
         """Exchanges of a service under way in all live workers, held ones included."""
-        return sum(
-            self.scoreboard.service_in_flight(region, slot) for region in self.live_regions()
-        )
+        return sum(self.boards.service_in_flight(region, slot) for region in self.live_regions())
 
     def in_flight_by_class(self, slot: int, upstream: int) -> dict[str, int]:
         """By the in-flight tables: what the class of each is; busy workers may differ from
         `in_flight` by what changed in between."""
         found = dict.fromkeys(CLASS_NAMES, 0)
         for region in self.live_regions():
-            for entry in self.scoreboard.in_flight(region):
+            for entry in self.boards.in_flight(region):
                 if entry.slot == slot and entry.upstream == upstream:
                     found[CLASS_NAMES[entry.kind]] += 1
         return found

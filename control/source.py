@@ -90,7 +90,19 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     where.add_argument("--inline")
     parser.add_argument("--runtime-dir", type=Path)
     parser.add_argument("--generation", default="")
+    # Workers are counting already, by the order of upstreams that the store has.
+    parser.add_argument("--live", action="store_true")
+    # What a running supervisor tells the proof of a newer program.
+    parser.add_argument("--messages", type=int, default=0)
+    parser.add_argument("--handover", type=int, default=0)
     return parser.parse_args(arguments)
+
+
+def origin_options(given: argparse.Namespace) -> list[str]:
+    """The part of the options that says where the configuration is."""
+    if given.inline is not None:
+        return ["--inline", given.inline]
+    return ["--config", str(given.config)]
 
 
 def read_source(given: argparse.Namespace) -> Source:

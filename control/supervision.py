@@ -66,8 +66,10 @@ class Supervision:
         settled: what the worker held is counted as cut."""
         return await self._ask(lambda request: ReplaceWorker(request, region, reason))
 
-    async def upgrade(self) -> str:
-        return await self._ask(Upgrade)
+    async def upgrade(self, who: str, version: str) -> str:
+        """Begin to become the program that is installed now; the error if it was not begun.
+        We are replaced in the course of it."""
+        return await self._ask(lambda request: Upgrade(request, who, version))
 
     async def _ask(self, message: Callable[[int], Message]) -> str:
         if self._writer is None:

@@ -200,12 +200,12 @@ class Workers:
     @property
     def run(self) -> str:
         """Another one when everything was stopped in between."""
-        return f"{self.shared.scoreboard.run:016x}"
+        return f"{self.shared.boards.run:016x}"
 
     @property
     def identity(self) -> str:
         """The scoreboard's; another one when counters began anew."""
-        return f"{self.shared.scoreboard.identity:016x}"
+        return f"{self.shared.boards.identity:016x}"
 
     def in_flight(self, slot: int, upstream: int) -> Mapping[int, int]:
         """Region -> exchanges of the upstream under way; live regions with some only."""
@@ -217,7 +217,7 @@ class Workers:
 
     def snapshot(self, slot: int) -> Snapshot:
         """The service's counters now."""
-        block = tuple(self.shared.scoreboard.service_counters(slot))
+        block = tuple(self.shared.boards.service_counters(slot))
         return Snapshot(self.identity, time.time(), block, self.shared.refused())
 
     # ------------------------------------------------------------ drain

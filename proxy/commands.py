@@ -7,7 +7,10 @@ know instead of misreading it.
 
 - workers connect to `workers.sock`, which control listens on (and come back after its death);
 - control connects to `supervisor.sock`, which the supervisor listens on;
-- the supervisor hands each worker its listening sockets over a socket pair (`Sockets`).
+- the supervisor hands each worker its listening sockets over a socket pair (`Sockets`);
+- a supervisor whose predecessor was killed connects to `worker-N.sock` of each worker, which
+  says who it is (`Hello`) and hands the listening sockets back; from then on this connection is
+  what the socket pair was.
 """
 
 import hashlib
@@ -27,6 +30,8 @@ CONTROL_LOCK_FILE: Final = "control.lock"
 PLAN_FILE: Final = "plan.json"
 LISTENING_FILE: Final = "listening.json"
 """`{"listeners": {bind: address}, "pid": supervisor}`: where is listened when a port was 0."""
+WORKER_PREFIX: Final = "worker-"
+"""Sockets on which a worker hands back what it listens on: `worker-<region>.sock`."""
 DIED_PREFIX: Final = "died-"
 """Files that name what a dead worker had in flight: `died-<time_ns>-<worker>.json`, a `Died`."""
 
@@ -48,6 +53,11 @@ class Kind:
 
 class ProtocolError(ValueError):
     """A frame or message that this program does not understand."""
+
+
+def worker_socket(region: int) -> str:
+    """Name of the socket in the runtime directory on which a new supervisor asks a worker."""
+    return f"{WORKER_PREFIX}{region}.sock"
 
 
 def table_file(number: int) -> str:
@@ -174,7 +184,13 @@ class ReplaceWorker:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
+    """Control to supervisor: become the program that is installed now. Answered at once; what
+    becomes of it is in a file (`upgrading.UpgradeState`), as control is replaced meanwhile."""
+
     request: int
+    who: str = ""
+    version: str = ""
+    """The program's that control is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +209,8 @@ class Sockets:
     """
 
     sockets: list[dict[str, Any]]
-    """Each `{"bind": "127.0.0.1:8080", "owner": 0}`; owner -1 is shared by all workers."""
+    """Each `{"bind": "127.0.0.1:8080", "owner": 0, "inode": 0}`; owner -1 is shared by all
+    workers, `inode` that of a Unix socket's file that is Turnout's to remove."""
     more: bool = False
     """The set goes on in the next message: a message carries some 200 descriptors at most."""
 
@@ -319,6 +336,7 @@ def decode_plan(data: bytes) -> Plan:
         document: dict[str, Any] = json.loads(data)
         if document.pop("v") != VERSION:
             raise ProtocolError("a plan of another version of the program")
-        return Plan(**document)
+        known = {entry.name for entry in fields(Plan)}
+        return Plan(**{name: value for name, value in document.items() if name in known})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"not a plan: {error!r}") from error

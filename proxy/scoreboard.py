@@ -7,7 +7,8 @@ Three files in the runtime directory, all made of 8-byte words in the machine's 
 - `health`: one word a server, written by control, read by workers.
 - `scoreboard`: a region for each worker, written by that worker alone (by the supervisor
   once it is dead), read by control: rising counters, the newest epoch that the worker has
-  seen, and a table of what is in flight.
+  seen, and a table of what is in flight. A program of another layout makes a file of its own,
+  and reads this one until its workers are gone (`scoreboards`).
 
 Words are only ever written by assignment to a `memoryview` cast to `Q`: that is one aligned
 8-byte store, which no reader sees half done. (`struct.pack_into` clears first, and readers
@@ -22,7 +23,7 @@ import mmap
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import add
@@ -142,11 +143,17 @@ class HealthWord(IntEnum):
 
 SCOREBOARD_FILE: Final = "scoreboard"
 MAGIC: Final = int.from_bytes(b"turnout1", "little")
-LAYOUT: Final = 2
-FILE_HEADER_BYTES: Final = 4096
+LAYOUT: Final = 3
+FILE_HEADER_BYTES: Final = 8192
 
-# File header, in words.
+# File header, in words. It never changes: what is behind it may, and is described in it.
 _F_MAGIC, _F_LAYOUT, _F_IDENTITY, _F_REGIONS, _F_SERVICES, _F_INFLIGHT, _F_RUN = range(7)
+_F_FIRST, _F_BEFORE_COUNT, _F_DESCRIPTION_BYTES = 7, 8, 9
+_F_BEFORE: Final = 16
+BEFORE_MAX: Final = 32
+"""Earlier scoreboards that one may name: those whose workers still had something to finish."""
+_DESCRIPTION_AT: Final = 512
+"""In bytes. What the counters are called and where they are, for other programs: JSON."""
 
 # Region header, in words.
 REGION_HEADER_WORDS: Final = 32
@@ -401,25 +408,100 @@ class Geometry:
 
     @property
     def file_bytes(self) -> int:
-        return FILE_HEADER_BYTES + self.regions * self.region_words * WORD
+        # One region more than there are workers: what earlier scoreboards had counted.
+        return FILE_HEADER_BYTES + (self.regions + 1) * self.region_words * WORD
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeader:
+    """What any program can read of a scoreboard's file, whatever the layout of the rest."""
+
+    layout: int
+    identity: int
+    geometry: Geometry
+    run: int
+    first: int
+    before: tuple[int, ...]
+    """First regions of the earlier scoreboards that are still to be read."""
+    description: bytes
+
+
+def read_file_header(path: Path) -> FileHeader:
+    """Raises SharedMemoryError when there is none, or it is none."""
+    try:
+        header = SharedWords(path, FILE_HEADER_BYTES, create=False)
+    except FileNotFoundError as error:
+        raise SharedMemoryError(f"{path} does not exist; is turnout running?") from error
+    words = header.words
+    if words[_F_MAGIC] != MAGIC or not words[_F_LAYOUT]:
+        header.close()
+        raise SharedMemoryError(f"{path} is not a scoreboard")
+    end = _DESCRIPTION_AT + min(words[_F_DESCRIPTION_BYTES], FILE_HEADER_BYTES - _DESCRIPTION_AT)
+    before = words[_F_BEFORE : _F_BEFORE + min(words[_F_BEFORE_COUNT], BEFORE_MAX)]
+    found = FileHeader(
+        layout=words[_F_LAYOUT],
+        identity=words[_F_IDENTITY],
+        geometry=Geometry(words[_F_REGIONS], words[_F_SERVICES], words[_F_INFLIGHT]),
+        run=words[_F_RUN],
+        first=words[_F_FIRST],
+        before=tuple(before.tolist()),
+        description=bytes(header.octets[_DESCRIPTION_AT:end]),
+    )
+    before.release()
+    header.close()
+    return found
 
 
 class Scoreboard:
-    """The mapped scoreboard. Counters of a region go on rising when its worker is replaced."""
+    """The mapped scoreboard. Counters of a region go on rising when its worker is replaced.
 
-    __slots__ = ("geometry", "identity", "memory", "words")
+    Regions are numbered over all scoreboards that ever were in the directory: a later one
+    begins where the one before it ended.
+    """
 
-    def __init__(self, memory: SharedWords, geometry: Geometry, identity: int) -> None:
+    __slots__ = ("first", "geometry", "identity", "memory", "words")
+
+    def __init__(
+        self, memory: SharedWords, geometry: Geometry, identity: int, first: int = 0
+    ) -> None:
         self.memory = memory
         self.words = memory.words
         self.geometry = geometry
         self.identity = identity
-        """Random, made with the file: tells whether two samples are of the same counters."""
+        """Random, made with the first file: tells whether two samples are of the same counters."""
+        self.first = first
+        """Number of its first region."""
 
     @classmethod
-    def create(cls, directory: Path, geometry: Geometry, identity: int) -> "Scoreboard":
-        """Make the file anew. Raises SharedMemoryError when there is no room for it."""
-        path = directory / SCOREBOARD_FILE
+    def create(
+        cls,
+        directory: Path,
+        geometry: Geometry,
+        identity: int,
+        *,
+        first: int = 0,
+        before: Sequence[int] = (),
+        description: bytes = b"",
+    ) -> "Scoreboard":
+        """Make the file and put it in place. Raises SharedMemoryError when there is no room."""
+        made = cls.make(
+            directory, geometry, identity, first=first, before=before, description=description
+        )
+        made.put_in_place()
+        return made
+
+    @classmethod
+    def make(
+        cls,
+        directory: Path,
+        geometry: Geometry,
+        identity: int,
+        *,
+        first: int = 0,
+        before: Sequence[int] = (),
+        description: bytes = b"",
+    ) -> "Scoreboard":
+        """The same, but nobody finds it yet: `put_in_place` follows."""
         unfinished = directory / f".{SCOREBOARD_FILE}.new"
         unfinished.unlink(missing_ok=True)
         memory = SharedWords(unfinished, geometry.file_bytes, create=True)
@@ -429,25 +511,41 @@ class Scoreboard:
         words[_F_REGIONS] = geometry.regions
         words[_F_SERVICES] = geometry.services
         words[_F_INFLIGHT] = geometry.inflight
+        words[_F_FIRST] = first
+        words[_F_BEFORE_COUNT] = min(len(before), BEFORE_MAX)
+        for index, number in enumerate(before[:BEFORE_MAX]):
+            words[_F_BEFORE + index] = number
+        words[_F_DESCRIPTION_BYTES] = len(description)
+        memory.octets[_DESCRIPTION_AT : _DESCRIPTION_AT + len(description)] = description
         words[_F_MAGIC] = MAGIC
-        os.rename(unfinished, path)
-        return cls(memory, geometry, identity)
+        return cls(memory, geometry, identity, first)
+
+    def put_in_place(self) -> None:
+        """From now on this is the directory's scoreboard."""
+        os.rename(self.memory.path, self.memory.path.with_name(SCOREBOARD_FILE))
 
     @classmethod
-    def open(cls, directory: Path) -> "Scoreboard":
+    def open(cls, directory: Path, name: str = SCOREBOARD_FILE) -> "Scoreboard":
         """Map the existing file. Raises SharedMemoryError when it is missing or another layout."""
-        path = directory / SCOREBOARD_FILE
-        try:
-            header = SharedWords(path, FILE_HEADER_BYTES, create=False)
-        except FileNotFoundError as error:
-            raise SharedMemoryError(f"{path} does not exist; is turnout running?") from error
-        words = header.words
-        if words[_F_MAGIC] != MAGIC or words[_F_LAYOUT] != LAYOUT:
+        path = directory / name
+        header = read_file_header(path)
+        if header.layout != LAYOUT:
             raise SharedMemoryError(f"{path} is not a scoreboard of layout {LAYOUT}")
-        geometry = Geometry(words[_F_REGIONS], words[_F_SERVICES], words[_F_INFLIGHT])
-        identity = words[_F_IDENTITY]
-        header.close()
-        return cls(SharedWords(path, geometry.file_bytes, create=False), geometry, identity)
+        memory = SharedWords(path, header.geometry.file_bytes, create=False)
+        return cls(memory, header.geometry, header.identity, header.first)
+
+    def close(self) -> None:
+        self.memory.close()
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its regions."""
+        return range(self.first, self.first + self.geometry.regions)
+
+    @property
+    def carried(self) -> int:
+        """The region that no worker has: what earlier scoreboards had counted."""
+        return self.first + self.geometry.regions
 
     @property
     def run(self) -> int:
@@ -458,9 +556,13 @@ class Scoreboard:
     def run(self, value: int) -> None:
         self.words[_F_RUN] = value
 
-    def region(self, index: int) -> int:
-        """Offset in words of region `index`."""
-        return FILE_HEADER_BYTES // WORD + index * self.geometry.region_words
+    def region(self, number: int) -> int:
+        """Offset in words of region `number`."""
+        return FILE_HEADER_BYTES // WORD + (number - self.first) * self.geometry.region_words
+
+    def field(self, region: int, offset: int) -> int:
+        """A word of a region's header."""
+        return self.words[self.region(region) + offset]
 
     def service(self, region: int, slot: int) -> int:
         """Offset in words of a service's block in region `region`."""
@@ -499,10 +601,15 @@ class Scoreboard:
     def live_regions(self) -> list[int]:
         """Regions whose worker may still send something: all that are not free or dead."""
         return [
-            index
-            for index in range(self.geometry.regions)
-            if self.words[self.region(index) + R_STATE] not in (WorkerState.FREE, WorkerState.DEAD)
+            number
+            for number in self.numbers
+            if self.words[self.region(number) + R_STATE] not in (WorkerState.FREE, WorkerState.DEAD)
         ]
+
+    def restarts(self) -> int:
+        """Workers that were started in the place of another."""
+        starts = [self.field(number, R_STARTS) for number in (*self.numbers, self.carried)]
+        return sum(count - 1 for count in starts if count)
 
     def upstream_in_flight(self, region: int, slot: int, upstream: int) -> int:
         """Exchanges of an upstream under way in one worker.
@@ -527,7 +634,7 @@ class Scoreboard:
     def service_counters(self, slot: int) -> list[int]:
         """The service's block summed over all regions; outcomes read before what they end."""
         words = self.words
-        bases = [self.service(index, slot) for index in range(self.geometry.regions)]
+        bases = [self.service(number, slot) for number in (*self.numbers, self.carried)]
         late = (U_PICKED, UPSTREAM_WORDS + U_PICKED, S_ACCEPTED)
         totals = [0] * SERVICE_WORDS
         for base in bases:
@@ -539,34 +646,15 @@ class Scoreboard:
     def worker_counters(self) -> list[int]:
         """The counters of whole workers (`C_…` minus the header's size), over all regions."""
         totals = [0] * WORKER_COUNTER_WORDS
-        for index in range(self.geometry.regions):
-            base = self.region(index) + REGION_HEADER_WORDS
+        for number in (*self.numbers, self.carried):
+            base = self.region(number) + REGION_HEADER_WORDS
             for offset, value in enumerate(self.words[base : base + WORKER_COUNTER_WORDS]):
                 totals[offset] += value
         return totals
 
     def in_flight(self, region: int) -> Iterator[InFlight]:
         """What one worker has under way, by its in-flight table."""
-        first = self.inflight_slot(region, 0)
-        end = first + self.geometry.inflight * INFLIGHT_WORDS
-        # Most slots are free: their first words are looked at all together.
-        for index, looked_at in enumerate(self.words[first:end:INFLIGHT_WORDS].tolist()):
-            if not looked_at & _USED:
-                continue
-            start = (first + index * INFLIGHT_WORDS) * WORD
-            slot = bytes(self.memory.octets[start : start + _INFLIGHT.size])
-            word, started_us, path = _INFLIGHT.unpack(slot)
-            if word & _USED:  # it may have ended in between
-                method_index = (word >> 21) & 63
-                method = METHODS[method_index] if method_index < len(METHODS) else b"OTHER"
-                yield InFlight(
-                    slot=word & 0xFFFF,
-                    upstream=(word >> 16) & 3,
-                    kind=min((word >> 18) & 7, len(CLASS_NAMES) - 1),
-                    method=method.decode("ascii"),
-                    path=path.rstrip(b"\0").decode("utf-8", "replace"),
-                    started_us=started_us,
-                )
+        return read_inflight(self.memory, self.inflight_slot(region, 0), self.geometry.inflight)
 
     # ------------------------------------------------------------ a dead worker
 
@@ -610,6 +698,31 @@ class Scoreboard:
 
 _INFLIGHT: Final = struct.Struct(f"QQ{PATH_BYTES}s")
 assert _INFLIGHT.size == INFLIGHT_WORDS * WORD
+
+
+def read_inflight(memory: SharedWords, first: int, count: int) -> Iterator[InFlight]:
+    """What is in `count` in-flight slots, the first of which begins at word `first`."""
+    end = first + count * INFLIGHT_WORDS
+    # Most slots are free: their first words are looked at all together.
+    for index, looked_at in enumerate(memory.words[first:end:INFLIGHT_WORDS].tolist()):
+        if not looked_at & _USED:
+            continue
+        start = (first + index * INFLIGHT_WORDS) * WORD
+        slot = bytes(memory.octets[start : start + _INFLIGHT.size])
+        word, started_us, path = _INFLIGHT.unpack(slot)
+        if word & _USED:  # it may have ended in between
+            method_index = (word >> 21) & 63
+            method = METHODS[method_index] if method_index < len(METHODS) else b"OTHER"
+            yield InFlight(
+                slot=word & 0xFFFF,
+                upstream=(word >> 16) & 3,
+                kind=min((word >> 18) & 7, len(CLASS_NAMES) - 1),
+                method=method.decode("ascii"),
+                path=path.rstrip(b"\0").decode("utf-8", "replace"),
+                started_us=started_us,
+            )
+
+
 write_inflight: Final = _INFLIGHT.pack_into
 """(octets, offset in octets, word 0, started_us, path): write an in-flight slot whole; the path
 is cut or padded. Hot: one call for three stores (0.15 us less). It is the one exception to the

@@ -26,6 +26,7 @@ from turnout.config.table import RoutingTable, TableError, decode
 from turnout.proxy import deadlines, descriptors, drain, fast_path, slow
 from turnout.proxy.accesslog import BATCH_BYTES, AccessLog
 from turnout.proxy.admission import Admission
+from turnout.proxy.adoption import Adoption
 from turnout.proxy.channel import Channel
 from turnout.proxy.commands import (
     CloseIdle,
@@ -72,6 +73,7 @@ from turnout.proxy.scoreboard import (
     ROUTING_FILE,
     TABLE_IN_FORCE,
     Scoreboard,
+    SharedMemoryError,
     SharedWords,
     WorkerState,
 )
@@ -111,6 +113,8 @@ class Worker:
         self.routing = self.routing_memory.words
         self.health_memory = SharedWords(self.runtime_dir / HEALTH_FILE, HEALTH_BYTES, create=False)
         self.health = self.health_memory.words
+        if self.region not in self.scoreboard.numbers:
+            raise SharedMemoryError(f"the scoreboard has no region {self.region} any more")
         self.region_base = self.scoreboard.region(self.region)
         self.free_inflight = [
             self.scoreboard.inflight_slot(self.region, index)
@@ -159,13 +163,17 @@ class Worker:
         self.access_log: AccessLog | None = None
         self._use(RoutingTable(number=0, services=()))
         self.serving = Serving(self, self.scoreboard, self.region)
-        hello = Hello(self.number, self.region, os.getpid(), arguments.generation)
-        self.channel = Channel(self.runtime_dir, hello, self.receive)
-        self._link = socket.socket(fileno=arguments.link)
+        self._hello = Hello(self.number, self.region, os.getpid(), arguments.generation)
+        self.channel = Channel(self.runtime_dir, self._hello, self.receive)
+        self._adoption: Adoption | None = None
+        self._link: socket.socket | None = socket.socket(fileno=arguments.link)
+        """To the supervisor; None once that is gone."""
         self._link.setblocking(False)
         self._link_reader = FrameReader()
         self._link_descriptors: list[int] = []
         self._arriving: list[tuple[dict[str, Any], int]] = []
+        self._records: list[dict[str, Any]] = []
+        """What the supervisor said of each listener."""
 
     # ------------------------------------------------------------ life
 
@@ -186,7 +194,10 @@ class Worker:
         self.loop.add_signal_handler(signal.SIGTERM, self.drain)
         self.loop.add_signal_handler(signal.SIGINT, lambda: None)
         self.loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        self.loop.add_reader(self._link.fileno(), self._link_ready)
+        self._follow(self._link)
+        self._adoption = Adoption(
+            self.loop, self.runtime_dir, self._hello, self._listening, self._adopted
+        )
         self._keep(self.channel.run())
         self._tick()
 
@@ -208,16 +219,48 @@ class Worker:
 
     # ------------------------------------------------------------ sockets
 
+    def _follow(self, link: socket.socket | None) -> None:
+        """Take listening sockets from this supervisor from now on."""
+        assert link is not None, "it was given at the start"
+        self._link = link
+        self._link_reader = FrameReader()
+        for descriptor in self._link_descriptors:
+            os.close(descriptor)
+        self._link_descriptors = []
+        self._arriving = []
+        self.loop.add_reader(link.fileno(), self._link_ready)
+
+    def _listening(self) -> list[tuple[dict[str, Any], int]]:
+        """The listening sockets, as they are handed to a new supervisor."""
+        return [
+            (record, listener.socket.fileno())
+            for record, listener in zip(self._records, self.listeners, strict=True)
+        ]
+
+    def _adopted(self, connection: socket.socket) -> None:
+        """A supervisor has taken the sockets: it is ours, if the one before is gone."""
+        if self._link is not None:
+            self._link_ready()
+        if self._link is None and not self.draining:
+            self._follow(connection)
+        else:
+            connection.close()
+
     def _link_ready(self) -> None:
         """Listening sockets from the supervisor, or its end: then we serve on without it."""
+        link = self._link
+        if link is None:
+            return
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._link, 65536, DESCRIPTORS_MAX)
+            data, descriptors, _, _ = socket.recv_fds(link, 65536, DESCRIPTORS_MAX)
         except BlockingIOError:
             return
         except OSError:
             data, descriptors = b"", []
         if not data:
-            self.loop.remove_reader(self._link.fileno())
+            self.loop.remove_reader(link.fileno())
+            link.close()
+            self._link = None
             return
         self._link_descriptors += descriptors
         for _, payload in self._link_reader.feed(data):
@@ -235,8 +278,10 @@ class Worker:
         old = {os.fstat(one.socket.fileno()).st_ino: one for one in self.listeners}
         kept: list[Listener] = []
         for entry, descriptor in arrived:
-            known = old.pop(os.fstat(descriptor).st_ino, None)
-            if known is not None:
+            known = old.get(os.fstat(descriptor).st_ino)
+            # One whose bind is spelled otherwise now is another listener on the same socket.
+            if known is not None and known.bind == entry["bind"]:
+                del old[os.fstat(descriptor).st_ino]
                 os.close(descriptor)
                 known.owner = entry["owner"]
                 kept.append(known)
@@ -247,6 +292,7 @@ class Worker:
             factory = cast(Callable[[], asyncio.Protocol], partial(self._new_connection, bind))
             kept.append(Listener(listening, bind, entry["owner"], factory))
         self.listeners = kept
+        self._records = [entry for entry, _ in arrived]
         for gone in old.values():
             gone.close()
         self._measure_descriptors()
@@ -274,7 +320,7 @@ class Worker:
         words = self.words
         now_us = int(self.now_s * 1e6)
         live = set()
-        for region in range(self.scoreboard.geometry.regions):
+        for region in self.scoreboard.numbers:
             base = self.scoreboard.region(region)
             if (
                 words[base + R_STATE] == WorkerState.SERVING
@@ -616,6 +662,8 @@ class Worker:
         self.leave_at_s = monotonic() + limit_s if limit_s else math.inf
         for listener in self.listeners:
             listener.stop()
+        if self._adoption is not None:
+            self._adoption.close()
         self._leave()
 
     def _leave(self) -> None:

@@ -37,10 +37,12 @@ from turnout.proxy.scoreboard import (
     R_WORKER,
     ROUTING_BYTES,
     ROUTING_FILE,
+    SCOREBOARD_FILE,
     Scoreboard,
     SharedMemoryError,
     SharedWords,
     WorkerState,
+    read_file_header,
 )
 
 ROOT: Final = Path(__file__).parent.parent
@@ -314,9 +316,18 @@ class Product:
 
     @property
     def scoreboard(self) -> Scoreboard:
-        if self._scoreboard is None:
+        """The newest: an upgrade may have made another one."""
+        known = self._scoreboard
+        if known is None or not self._is_newest(known):
             self._scoreboard = Scoreboard.open(self.runtime_dir)
+        assert self._scoreboard is not None
         return self._scoreboard
+
+    def _is_newest(self, known: Scoreboard) -> bool:
+        try:
+            return read_file_header(self.runtime_dir / SCOREBOARD_FILE).first == known.first
+        except SharedMemoryError:
+            return True
 
     def routing(self) -> SharedWords:
         """The routing words, mapped anew; close them."""
@@ -334,7 +345,7 @@ class Product:
             return {}
         words, found = scoreboard.words, {}
         now_us = time.monotonic_ns() // 1000
-        for region in range(scoreboard.geometry.regions):
+        for region in scoreboard.numbers:
             base = scoreboard.region(region)
             alive = now_us - words[base + R_HEARTBEAT_US] < 1_000_000
             if words[base + R_STATE] == WorkerState.SERVING and alive:
@@ -346,7 +357,7 @@ class Product:
     def region_of(self, pid: int) -> int:
         """The scoreboard region of a worker."""
         words = self.scoreboard.words
-        for region in range(self.scoreboard.geometry.regions):
+        for region in self.scoreboard.numbers:
             if words[self.scoreboard.region(region) + R_PID] == pid:
                 return region
         raise AssertionError(f"no region of process {pid}")

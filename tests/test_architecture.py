@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("config", "proxy", "control")
 
 # What the processes share: shared memory and messages, never the machinery.
-CONTRACT = frozenset({"turnout.proxy.scoreboard", "turnout.proxy.commands"})
+CONTRACT = frozenset(
+    f"turnout.proxy.{name}" for name in ("commands", "scoreboard", "scoreboards", "upgrading")
+)
 
 # The values of `config` that need the standard library only.
 VALUES = frozenset(
@@ -114,7 +116,9 @@ EXCEPTIONS = {
 LIGHT = {
     **{file: VALUES for file in PURE if file.startswith("config/")},
     "proxy/scoreboard.py": CONTRACT,
+    "proxy/scoreboards.py": CONTRACT,
     "proxy/commands.py": CONTRACT,
+    "proxy/upgrading.py": CONTRACT,
     # What `turnout run` imports before it becomes the supervisor.
     "config/origin.py": frozenset(),
     "control/entry.py": frozenset({"turnout.config.origin", "turnout.control.cli"}),

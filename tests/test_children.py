@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from turnout.adoption import live_workers
 from turnout.children import CONTROL_MODULE, DESCRIPTORS_MAX, Backoff, Child, Link, status_text
-from turnout.crew import live_workers
 from turnout.listening import SHARED, ListenError, ListeningSockets, refuse_if_in_use
 from turnout.proxy.commands import EXIT_OTHER_GENERATION, FrameReader, Sockets, decode
 from turnout.proxy.scoreboard import R_PID, R_STATE, Geometry, Scoreboard, WorkerState
+from turnout.proxy.scoreboards import Scoreboards
 from turnout.runtime import RuntimeDirectory, RuntimeDirectoryError
 
 # ---------------------------------------------------------------- sockets
@@ -234,7 +235,7 @@ def test_a_process_of_somebody_else_is_never_adopted(tmp_path: Path) -> None:
         board = Scoreboard.create(tmp_path, Geometry(2, 1, 1), 1)
         board.words[board.region(0) + R_PID] = other.pid
         board.words[board.region(0) + R_STATE] = WorkerState.SERVING
-        assert live_workers(tmp_path, 0.0) == []
+        assert live_workers(Scoreboards(tmp_path), tmp_path, 0.0) == []
         assert Child.adopt(other.pid, CONTROL_MODULE, tmp_path, 0.0) is None
         assert other.poll() is None
         other.kill()
@@ -251,8 +252,9 @@ def test_a_live_worker_of_this_directory_is_found(tmp_path: Path) -> None:
         board = Scoreboard.create(tmp_path, Geometry(2, 1, 1), 1)
         board.words[board.region(1) + R_PID] = worker.pid
         board.words[board.region(1) + R_STATE] = WorkerState.DRAINING
-        [(region, child)] = live_workers(tmp_path, 0.0)
-        assert (region, child.pid) == (1, worker.pid)
+        [found] = live_workers(Scoreboards(tmp_path), tmp_path, 0.0)
+        child = found.child
+        assert (found.region, child.pid) == (1, worker.pid)
         child.signal(signal.SIGKILL)
         assert worker.wait(5) == -signal.SIGKILL
         child.signal(signal.SIGTERM)  # to one that is gone: nothing

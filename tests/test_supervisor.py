@@ -144,7 +144,7 @@ async def another_control(product: Product, before: int) -> None:
     await until(lambda: product.control_pid not in (0, before), "another control", 20.0)
 
 
-async def test_workers_outlive_the_supervisor_and_another_takes_over(blue: Upstream) -> None:
+async def test_workers_outlive_the_supervisor_and_another_adopts_them(blue: Upstream) -> None:
     async with turnout(blue) as product:
         control = await control_is_up(product)
         before = product.workers()
@@ -163,13 +163,18 @@ async def test_workers_outlive_the_supervisor_and_another_takes_over(blue: Upstr
         async with httpx.AsyncClient(base_url=url) as client:
             assert (await client.get("/kept")).status_code == 200
             await product.start(control=False)
-            # A connection from before is answered to its end, by the worker that has it.
+            # A connection from before is served on, by the worker that has it.
             assert (await client.get("/kept")).status_code == 200
-        await until(lambda: not set(before.values()) & set(product.processes()), "the old to go")
-        assert control not in product.processes()
-        assert "workers.taken_over workers=2" in product.log()
+        await until(lambda: control not in product.processes(), "the old control to go")
+        assert "workers.adopted workers=2" in product.log()
+        assert product.workers() == before
         answers = [await get(product) for _ in range(20)]
         assert {answer.status_code for answer in answers} == {200}
+        # They are this supervisor's like any other: replaced when they die, stopped with it.
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: product.workers().get(0) not in (None, before[0]), "a successor")
+        assert (await get(product)).status_code == 200
+        assert await product.stop() == 0
 
 
 # ---------------------------------------------------------------- the end

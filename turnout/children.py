@@ -20,10 +20,14 @@ from turnout.proxy.commands import EXIT_OTHER_GENERATION, Sockets, encode, frame
 WORKER_MODULE: Final = "turnout.proxy.worker"
 CONTROL_MODULE: Final = "turnout.control.app"
 COMPILER_MODULE: Final = "turnout.control.compiler"
+PROOF_MODULE: Final = "turnout.control.proof"
+SUPERVISOR_MODULE: Final = "turnout.supervisor"
 
 DESCRIPTORS_MAX: Final = 200
 """In one message; the kernel's SCM_MAX_FD is 253."""
-_OURS: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC")
+_OURS: Final = (
+    "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
+)  # fmt: skip
 
 
 def python(module: str, arguments: Sequence[str]) -> list[str]:
@@ -51,12 +55,21 @@ class Child:
 
     @classmethod
     def start(
-        cls, module: str, arguments: Sequence[str], now_s: float, pass_fds: Sequence[int] = ()
+        cls,
+        module: str,
+        arguments: Sequence[str],
+        now_s: float,
+        pass_fds: Sequence[int] = (),
+        *,
+        stdout: int | None = None,
+        stderr: int | None = None,
     ) -> "Child":
         """Start a module. Raises OSError when the system has no room for a process."""
         process = subprocess.Popen(
             python(module, arguments),
             stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
             env=environment(),
             pass_fds=pass_fds,
             start_new_session=True,
@@ -98,8 +111,18 @@ class Child:
     def reap(self) -> int | None:
         """Close the watch of an ended process; its exit status as `Popen.returncode` has it,
         None for one that was not our child."""
-        os.close(self.pidfd)
-        return self._process.wait() if self._process is not None else None
+        try:
+            if self._process is not None:
+                return self._process.wait()
+            # Started before an upgrade: our child still, as this is the same process.
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            return None
+        finally:
+            os.close(self.pidfd)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def is_ours(pid: int, module: str, runtime_dir: Path) -> bool:
@@ -205,6 +228,11 @@ class Link:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._queue.clear()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is left to be sent."""
+        return bool(self._queue)
 
     def close(self) -> None:
         self._drop()

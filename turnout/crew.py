@@ -9,10 +9,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
+from turnout.adoption import Found
 from turnout.children import WORKER_MODULE, Backoff, Child, Link, status_text
+from turnout.handover import NONE, HandedWorker
 from turnout.listening import ListeningSockets
 from turnout.loop import Loop, say
 from turnout.proxy.commands import DIED_PREFIX, Died, encode
@@ -25,10 +26,9 @@ from turnout.proxy.scoreboard import (
     R_TABLE_IN_FORCE,
     R_TABLE_LOADED,
     R_WORKER,
-    Scoreboard,
-    SharedMemoryError,
     WorkerState,
 )
+from turnout.proxy.scoreboards import Scoreboards
 from turnout.runtime import RuntimeDirectory
 from turnout.watchdog import Pulse, felt, hung, look_every_s
 
@@ -38,14 +38,18 @@ RETRY_SEND_S: Final = 0.02
 class Worker:
     """A worker's process, its region and its number."""
 
-    __slots__ = ("child", "hung", "link", "number", "pulse", "region", "removed", "when_settled")
+    __slots__ = (
+        "before", "child", "hung", "link", "number", "pulse", "region", "removed", "when_settled",
+    )  # fmt: skip
 
     def __init__(self, number: int, region: int, child: Child, link: Link | None) -> None:
         self.number = number
         self.region = region
         self.child = child
         self.link = link
-        """None for a worker of an earlier supervisor, which only has to leave."""
+        """None for a worker of an earlier supervisor that does not take sockets from us."""
+        self.before = False
+        """Of an earlier program, or it did not answer us: it serves until others do."""
         self.removed = False
         """Told to leave: nobody follows it."""
         self.pulse = Pulse(0)
@@ -59,27 +63,31 @@ class Crew:
     """All workers that are alive, by region."""
 
     __slots__ = (
-        "_backoff", "_directory", "_generation", "_looked_s", "_loop", "_scoreboard", "_sockets",
-        "_stopping", "_wanted", "_watchdog_s", "_workers",
+        "_backoff", "_boards", "_directory", "_generation", "_held_back", "_looked_s", "_loop",
+        "_sockets", "_stopping", "_wanted", "_watchdog_s", "_workers", "died",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: Loop,
         directory: RuntimeDirectory,
-        scoreboard: Scoreboard,
+        boards: Scoreboards,
         sockets: ListeningSockets,
         generation: str,
     ) -> None:
         self._loop = loop
         self._directory = directory
-        self._scoreboard = scoreboard
+        self._boards = boards
         self._sockets = sockets
         self._generation = generation
         self._workers: dict[int, Worker] = {}
         self._backoff: dict[int, Backoff] = {}
         self._wanted = 0
         self._stopping = False
+        self._held_back = False
+        """Workers that are started now get no sockets yet."""
+        self.died: Callable[[Worker, str], None] | None = None
+        """Told of each unexpected death of a worker that is not of before."""
         self._watchdog_s = 0.0
         self._looked_s = time.monotonic()
         self._look()
@@ -93,15 +101,27 @@ class Crew:
     @property
     def serving(self) -> int:
         """Wanted workers that accept connections."""
-        return sum(
-            not worker.removed and self._scoreboard.state(region) is WorkerState.SERVING
-            for region, worker in self._workers.items()
-        )
+        return sum(self._boards.state(one.region) is WorkerState.SERVING for one in self._ours())
+
+    @property
+    def started(self) -> int:
+        """Wanted workers that have loaded the table in force, whether they accept yet or not."""
+        return sum(self._boards.field(one.region, R_TABLE_IN_FORCE) > 0 for one in self._ours())
+
+    def _ours(self) -> list[Worker]:
+        return [one for one in self._workers.values() if not (one.removed or one.before)]
+
+    @property
+    def leaving(self) -> int:
+        """Workers that finish what they have."""
+        return sum(one.removed for one in self._workers.values())
 
     def room_for(self, wanted: int) -> bool:
         """Whether the scoreboard has regions for `wanted` workers beside those that leave."""
-        leaving = sum(worker.removed for worker in self._workers.values())
-        return wanted + leaving <= self._scoreboard.geometry.regions
+        newest = self._boards.newest.numbers
+        ours = {one.region for one in self._ours()}
+        taken = sum(region in newest and region not in ours for region in self._workers)
+        return wanted + taken <= len(newest)
 
     def want(self, wanted: int, watchdog_s: float) -> None:
         """From now on there are `wanted` workers: start what is missing, then let the rest go.
@@ -110,35 +130,90 @@ class Crew:
         for number in range(wanted):
             self._start(number)
         for worker in list(self._workers.values()):
-            if worker.number >= wanted and not worker.removed:
+            if worker.number >= wanted and not (worker.removed or worker.before):
                 self._let_go(worker)
 
     def _let_go(self, worker: Worker) -> None:
         worker.removed = True
         worker.child.signal(signal.SIGTERM)
 
-    # ------------------------------------------------------------ an earlier supervisor's
+    # ------------------------------------------------------------ those of before
 
-    def take_over(self, before: Sequence[tuple[int, Child]]) -> None:
-        """Watch the workers of an earlier supervisor, and settle those that died unwatched."""
-        words = self._scoreboard.words
-        for region, child in before:
-            number = words[self._scoreboard.region(region) + R_WORKER]
-            worker = Worker(number, region, child, None)
-            worker.removed = True
+    def take_over(self, found: Sequence[Found]) -> None:
+        """Watch the workers of an earlier supervisor, and settle those that died unwatched.
+
+        Those that have answered and are of our generation are ours from now on.
+        """
+        for one in sorted(found, key=lambda one: -one.region):
+            number = self._boards.field(one.region, R_WORKER)
+            link = Link(one.link) if one.link is not None else None
+            worker = Worker(number, one.region, one.child, link)
+            leaving = self._boards.state(one.region) is WorkerState.DRAINING
+            same = one.hello is not None and one.hello.generation == self._generation
+            worker.removed = leaving
+            worker.before = not leaving and (not same or self._has(number))
             self._watch(worker)
-        for region in self._scoreboard.live_regions():
+        for region in self._boards.live_regions():
             if region not in self._workers:
-                base = self._scoreboard.region(region)
-                self._settle(words[base + R_WORKER], region, words[base + R_PID], "ended", True)
+                number = self._boards.field(region, R_WORKER)
+                pid = self._boards.field(region, R_PID)
+                self._settle(number, region, pid, "ended", True)
+        if adopted := len(self._ours()):
+            say("workers.adopted", workers=adopted)
+
+    def inherit(self, handed: Sequence[HandedWorker]) -> None:
+        """Watch the workers that this process started as an earlier program."""
+        for one in handed:
+            child = Child(one.pid, one.pidfd, one.started_s)
+            link = Link(socket.socket(fileno=one.link)) if one.link != NONE else None
+            worker = Worker(one.number, one.region, child, link)
+            worker.removed = one.removed
+            worker.before = not one.removed
+            self._watch(worker)
+
+    def hand_over(self) -> list[HandedWorker]:
+        """All workers, as the program that this process becomes is told of them."""
+        return [
+            HandedWorker(
+                number=one.number,
+                region=one.region,
+                pid=one.child.pid,
+                pidfd=one.child.pidfd,
+                started_s=one.child.started_s,
+                # A message that was sent in part cannot be finished by another program.
+                link=NONE if one.link is None or one.link.waiting else one.link.socket.fileno(),
+                removed=one.removed,
+            )
+            for one in self._workers.values()
+        ]
 
     def let_go_of_before(self) -> None:
         """They finish what they have and leave. To be called once ours serve."""
-        theirs = [worker for worker in self._workers.values() if worker.link is None]
+        theirs = [one for one in self._workers.values() if one.before and not one.removed]
         for worker in theirs:
-            worker.child.signal(signal.SIGTERM)
+            self._let_go(worker)
         if theirs:
             say("workers.taken_over", workers=len(theirs), next="they finish what they have")
+
+    def hold_back(self) -> None:
+        """Workers that are started from now on accept nothing, until `give_sockets`."""
+        self._held_back = True
+
+    def give_sockets(self) -> None:
+        self._held_back = False
+        self.send_sockets()
+
+    def go_back(self, wanted: int) -> None:
+        """Those of before are the workers again, ours leave: they did not do."""
+        for worker in self._ours():
+            self._let_go(worker)
+            if self._held_back:  # it has accepted nothing
+                worker.child.signal(signal.SIGKILL)
+        for worker in self._workers.values():
+            worker.before = False
+        self._held_back = False
+        self.want(wanted, self._watchdog_s)
+        self.send_sockets()
 
     # ------------------------------------------------------------ start
 
@@ -147,20 +222,19 @@ class Crew:
         if self._stopping or number >= self._wanted or self._has(number):
             return
         region = next(
-            region
-            for region in range(self._scoreboard.geometry.regions)
-            if region not in self._workers
+            region for region in self._boards.newest.numbers if region not in self._workers
         )
         self._claim(region, number)
         try:
             child, ours = self._spawn(number, region)
         except OSError as error:
-            self._scoreboard.settle(region)
+            self._boards.settle(region)
             delay_s = self._backoff_of(number).delay_s(0.0, None) or Backoff.FIRST_S
             say("worker.not_started", worker=number, error=error.strerror, again_in_s=delay_s)
             self._loop.after(delay_s, lambda: self._start(number))
             return
-        self._scoreboard.words[self._scoreboard.region(region) + R_PID] = child.pid
+        newest = self._boards.newest
+        newest.words[newest.region(region) + R_PID] = child.pid
         worker = Worker(number, region, child, Link(ours))
         self._watch(worker)
         self._send_sockets(worker)
@@ -186,14 +260,13 @@ class Crew:
         return child, ours
 
     def _has(self, number: int) -> bool:
-        return any(
-            worker.number == number and not worker.removed for worker in self._workers.values()
-        )
+        return any(worker.number == number for worker in self._ours())
 
     def _claim(self, region: int, number: int) -> None:
         """Make the region the worker's before it lives, so that nobody takes its predecessor's
         signs of life for its own."""
-        words, base = self._scoreboard.words, self._scoreboard.region(region)
+        newest = self._boards.newest
+        words, base = newest.words, newest.region(region)
         now_us = time.monotonic_ns() // 1000
         for field, value in (
             (R_PID, 0),
@@ -224,6 +297,8 @@ class Crew:
     def _send_sockets(self, worker: Worker) -> None:
         if worker.link is None or self._workers.get(worker.region) is not worker:
             return
+        if self._held_back and not worker.before:
+            return
         try:
             worker.link.send(self._sockets.records())
         except OSError as error:
@@ -246,10 +321,9 @@ class Crew:
         since_s = time.monotonic() - self._looked_s
         self._looked_s += since_s
         for worker in self._workers.values():
-            base = self._scoreboard.region(worker.region)
-            heartbeat_us = self._scoreboard.words[base + R_HEARTBEAT_US]
+            heartbeat_us = self._boards.field(worker.region, R_HEARTBEAT_US)
             worker.pulse = felt(worker.pulse, heartbeat_us, since_s, every_s)
-            starting = self._scoreboard.state(worker.region) is WorkerState.STARTING
+            starting = self._boards.state(worker.region) is WorkerState.STARTING
             if not worker.hung and hung(worker.pulse, limit_s, starting=starting):
                 worker.hung = f"hung: its loop did not turn for {worker.pulse.still_s:.1f} s"
                 say("worker.hung", worker=worker.number, pid=worker.child.pid, reason=worker.hung)
@@ -272,12 +346,15 @@ class Crew:
         if worker.link is not None:
             worker.link.close()
         del self._workers[worker.region]
-        expected = (worker.removed or self._stopping) and status in (0, None)
+        leaves = worker.removed or self._stopping
+        expected = leaves and status in (0, None)
         told = worker.hung or status_text(status)
         self._settle(worker.number, worker.region, worker.child.pid, told, expected)
         for act in worker.when_settled:
             act()
-        if worker.removed or self._stopping:
+        if not (leaves or worker.before) and self.died is not None:
+            self.died(worker, told)
+        if worker.removed or worker.before or self._stopping:
             return
         lived_s = time.monotonic() - worker.child.started_s
         # One that was killed by request has not failed to start.
@@ -289,7 +366,7 @@ class Crew:
 
     def _settle(self, number: int, region: int, pid: int, status: str, expected: bool) -> None:
         """Count what a dead worker held as cut; write the names down for control."""
-        cut = self._scoreboard.settle(region)
+        cut = self._boards.settle(region)
         if expected and not cut:
             return
         now_us = time.monotonic_ns() // 1000
@@ -316,19 +393,3 @@ class Crew:
         self._stopping = True
         for worker in self._workers.values():
             worker.child.signal(signal.SIGKILL)
-
-
-def live_workers(runtime_dir: Path, now_s: float) -> list[tuple[int, Child]]:
-    """(region, process) of each worker that an earlier supervisor left behind alive."""
-    try:
-        scoreboard = Scoreboard.open(runtime_dir)
-    except SharedMemoryError:
-        return []
-    found = []
-    for region in scoreboard.live_regions():
-        pid = scoreboard.words[scoreboard.region(region) + R_PID]
-        child = Child.adopt(pid, WORKER_MODULE, runtime_dir, now_s)
-        if child is not None:
-            found.append((region, child))
-    scoreboard.memory.close()
-    return found

@@ -13,8 +13,8 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,19 +67,45 @@ class ListeningSockets:
 
     __slots__ = ("_handed_over", "_may_share", "_open")
 
-    def __init__(self, handed_over: Sequence[socket.socket] = (), *, may_share: bool) -> None:
-        """`handed_over` are systemd's. With `may_share`, a bind may be in use already: by the
-        workers of an earlier supervisor, which are about to leave."""
-        self._handed_over = list(handed_over)
+    def __init__(
+        self,
+        handed_over: Sequence[socket.socket] = (),
+        *,
+        may_share: bool,
+        opened: Sequence[ListeningSocket] = (),
+    ) -> None:
+        """`handed_over` are systemd's; `opened` those of an earlier supervisor or program. With
+        `may_share`, a bind of the first `change` may be in use already: by the workers of an
+        earlier supervisor that do not answer, and are about to leave."""
+        known = {os.fstat(entry.socket.fileno()).st_ino for entry in opened}
+        self._handed_over = []
+        for given in handed_over:
+            if os.fstat(given.fileno()).st_ino in known:
+                given.close()  # systemd hands it over at every start; the workers have it already
+            else:
+                self._handed_over.append(given)
         self._may_share = may_share
-        self._open: list[ListeningSocket] = []
+        self._open: list[ListeningSocket] = list(opened)
 
     def records(self) -> list[tuple[dict[str, object], int]]:
         """All sockets as workers are told of them: (what it is, descriptor)."""
         return [
-            ({"bind": entry.bind, "owner": entry.owner}, entry.socket.fileno())
+            (
+                {"bind": entry.bind, "owner": entry.owner, "inode": entry.inode},
+                entry.socket.fileno(),
+            )
             for entry in self._open
         ]
+
+    @property
+    def opened(self) -> Sequence[ListeningSocket]:
+        """All of them, for whoever takes them over."""
+        return tuple(self._open)
+
+    @property
+    def unused(self) -> Sequence[socket.socket]:
+        """systemd's that no bind has asked for yet."""
+        return tuple(self._handed_over)
 
     def addresses(self) -> dict[str, str]:
         """Bind as configured -> where it really listens."""
@@ -92,16 +118,34 @@ class ListeningSockets:
         workers that are no more are kept. Raises ListenError, and then nothing is changed.
         """
         opened: list[ListeningSocket] = []
+        before, self._open = self._open, self._named_anew(binds)
         try:
             for bind in dict.fromkeys(binds):
                 opened += self._missing(bind, workers)
         except ListenError:
+            self._open = before
             for entry in opened:
                 entry.close()
             raise
+        self._may_share = False
         unwanted = [entry for entry in self._open if entry.bind not in binds]
         self._open = [entry for entry in self._open if entry.bind in binds] + opened
         return unwanted
+
+    def _named_anew(self, binds: Sequence[str]) -> list[ListeningSocket]:
+        """The open sockets, those that are wanted under another spelling by the new one:
+        `127.0.0.1:0` was listened on at 8080, say, and now 127.0.0.1:8080 is written."""
+        known = {entry.bind for entry in self._open}
+        missing = [bind for bind in dict.fromkeys(binds) if bind not in known]
+        named = []
+        for entry in self._open:
+            if entry.bind not in binds:
+                for bind in missing:
+                    if _is_bound_to(entry.socket, bind):
+                        entry = replace(entry, bind=bind)
+                        break
+            named.append(entry)
+        return named
 
     def _missing(self, bind: str, workers: int) -> list[ListeningSocket]:
         there = [entry for entry in self._open if entry.bind == bind]
@@ -149,12 +193,16 @@ class ListeningSockets:
         self._open = []
 
 
-def handed_over_by_systemd(environment: Mapping[str, str]) -> list[socket.socket]:
-    """The sockets that systemd passed to this process. Source: sd_listen_fds(3)."""
-    if environment.get("LISTEN_PID") != str(os.getpid()):
+def handed_over_by_systemd(environment: MutableMapping[str, str]) -> list[socket.socket]:
+    """The sockets that systemd passed to this process, once: what says so is removed, as an
+    upgrade keeps process id and environment. Source: sd_listen_fds(3)."""
+    meant_for = environment.pop("LISTEN_PID", "")
+    count = environment.pop("LISTEN_FDS", "0")
+    environment.pop("LISTEN_FDNAMES", None)
+    if meant_for != str(os.getpid()):
         return []
     sockets = []
-    for descriptor in range(FIRST_SYSTEMD_FD, FIRST_SYSTEMD_FD + int(environment["LISTEN_FDS"])):
+    for descriptor in range(FIRST_SYSTEMD_FD, FIRST_SYSTEMD_FD + int(count)):
         os.set_inheritable(descriptor, False)
         sockets.append(socket.socket(fileno=descriptor))
     return sockets

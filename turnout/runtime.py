@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +13,8 @@ from turnout.proxy.scoreboard import (
     NEWEST_EPOCH,
     ROUTING_BYTES,
     ROUTING_FILE,
-    SCOREBOARD_FILE,
     TABLE_IN_FORCE,
     Geometry,
-    Scoreboard,
     SharedMemoryError,
     SharedWords,
     service_word_index,
@@ -35,9 +32,15 @@ class RuntimeDirectory:
 
     __slots__ = ("_lock", "path")
 
-    def __init__(self, path: Path) -> None:
-        """Make it and lock it. Raises RuntimeDirectoryError when that cannot be done."""
+    def __init__(self, path: Path, lock: int | None = None) -> None:
+        """Make it and lock it, or go on with the `lock` that the program before had taken.
+
+        Raises RuntimeDirectoryError when that cannot be done.
+        """
         self.path = path
+        if lock is not None:
+            self._lock = lock
+            return
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = path.stat()
@@ -63,6 +66,11 @@ class RuntimeDirectory:
             ) from error
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    @property
+    def lock(self) -> int:
+        """The descriptor that is locked."""
+        return self._lock
 
     @property
     def warning(self) -> str:
@@ -103,21 +111,14 @@ def _file_system(path: Path) -> str:
 
 
 class SharedFiles:
-    """The three shared files of the runtime directory, mapped."""
+    """The words of the runtime directory, mapped. The scoreboard is `proxy.scoreboards`'."""
 
-    __slots__ = ("health", "routing", "scoreboard")
+    __slots__ = ("health", "routing")
 
-    def __init__(self, directory: Path, plan: Plan, *, taken_over: bool) -> None:
-        """Map them, made where they are missing.
-
-        With `taken_over`, workers of an earlier supervisor still use them: nothing that they
-        rely on is replaced. Raises SharedMemoryError when there is no room.
-        """
+    def __init__(self, directory: Path) -> None:
+        """Map them, made where they are missing. Raises SharedMemoryError."""
         self.routing = _words(directory / ROUTING_FILE, ROUTING_BYTES)
         self.health = _words(directory / HEALTH_FILE, HEALTH_BYTES)
-        self.scoreboard = _scoreboard(directory, plan, taken_over=taken_over)
-        if not taken_over:
-            self.scoreboard.run = secrets.randbits(63)
 
     def begin(self, directory: RuntimeDirectory, plan: Plan, *, taken_over: bool) -> None:
         """Put the plan's table, words and health in force.
@@ -151,21 +152,9 @@ def _words(path: Path, size: int) -> SharedWords:
         return SharedWords(path, size, create=True)
 
 
-def _scoreboard(directory: Path, plan: Plan, *, taken_over: bool) -> Scoreboard:
+def geometry(workers: int, service_capacity: int, inflight_slots: int) -> Geometry:
+    """The scoreboard's sizes for so many workers."""
     # Twice the workers are alive while each is replaced, and some more may be draining.
-    wanted = Geometry(
-        regions=max(REGIONS_MIN, 3 * plan.workers),
-        services=plan.service_capacity,
-        inflight=plan.inflight_slots,
+    return Geometry(
+        regions=max(REGIONS_MIN, 3 * workers), services=service_capacity, inflight=inflight_slots
     )
-    if (directory / SCOREBOARD_FILE).exists():
-        try:
-            there = Scoreboard.open(directory)
-        except SharedMemoryError:
-            there = None  # of another layout: its counters cannot go on
-        if there is not None:
-            fits = there.geometry.services >= wanted.services
-            if there.geometry == wanted or (taken_over and fits):
-                return there
-            there.memory.close()
-    return Scoreboard.create(directory, wanted, secrets.randbits(63))

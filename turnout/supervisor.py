@@ -6,46 +6,49 @@ decision, so that it has no reason to crash. What it has to know is in the plan,
 short-lived child compiles (`turnout.control.compiler`).
 
 In reading order: this file; `runtime` (the runtime directory and its shared files),
-`listening` (the sockets), `crew` (the workers), `watchdog` (whether they hang), `children`
-(processes), `supervisor_socket` (what control asks), `loop`.
+`listening` (the sockets), `crew` (the workers), `watchdog` (whether they hang),
+`control_process`, `children` and `short_lived` (processes), `supervisor_socket` (what control
+asks), `adoption` (what a supervisor that was killed has left), `upgrade` and `handover` (becoming
+a newer program), `notify` (systemd), `loop`.
 """
 
 import json
 import os
+import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 from turnout import descriptors
-from turnout.children import (
-    COMPILER_MODULE,
-    CONTROL_MODULE,
-    Backoff,
-    Child,
-    environment,
-    python,
-    status_text,
+from turnout.adoption import (
+    ask_for_sockets,
+    live_workers,
+    one_set,
+    open_scoreboards,
 )
-from turnout.crew import Crew, live_workers
+from turnout.control_process import ControlProcess, stop_control_of_before
+from turnout.crew import Crew
+from turnout.handover import HandedSocket, Handover, handed_over
 from turnout.listening import (
     ListenError,
+    ListeningSocket,
     ListeningSockets,
     handed_over_by_systemd,
     refuse_if_in_use,
 )
 from turnout.loop import Loop, say
+from turnout.notify import notify, ready, reloading, stopping, watchdog_interval_s
 from turnout.proxy.commands import (
-    CONTROL_LOCK_FILE,
     EXIT_WRONG_CONFIGURATION,
     LISTENING_FILE,
     PLAN_FILE,
+    WORKER_PREFIX,
     Answer,
     ApplyPlan,
     Message,
@@ -57,10 +60,14 @@ from turnout.proxy.commands import (
     encode_plan,
     program_generation,
 )
-from turnout.runtime import RuntimeDirectory, RuntimeDirectoryError, SharedFiles
+from turnout.proxy.scoreboard import SharedMemoryError
+from turnout.proxy.scoreboards import Scoreboards
+from turnout.proxy.upgrading import Proof, UpgradeState, read_state
+from turnout.runtime import RuntimeDirectory, RuntimeDirectoryError, SharedFiles, geometry
+from turnout.short_lived import NothingStarted, compile_plan
 from turnout.supervisor_socket import Reply, SupervisorSocket
+from turnout.upgrade import SIGNALS, Departure, Progress, Succession, forget_unfinished
 
-COMPILE_LIMIT_S: Final = 60.0
 READY_LIMIT_S: Final = 10.0
 """So long the line that says what is served waits for control; traffic does not wait."""
 WORKERS_FIRST_S: Final = 1.0
@@ -70,13 +77,8 @@ RELOAD_LIMIT_S: Final = 10.0
 """After which a reload that changed nothing is over for systemd."""
 STOP_MARGIN_S: Final = 2.0
 """Beyond the plan's shutdown time, before a worker that has not ended is killed."""
-CONTROL_STOP_S: Final = 5.0
 POLL_S: Final = 0.01
 READ_BYTES: Final = 65536
-
-
-class NothingStarted(Exception):
-    """The configuration is wrong; if the text is empty, what is wrong has been said."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,8 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = list(sys.argv[1:] if arguments is None else arguments)
     limit = descriptors.raise_limit()
     try:
-        supervisor = Supervisor(options, limit)
-    except (NothingStarted, RuntimeDirectoryError, ListenError, OSError) as error:
+        handed = handed_over(os.environ)
+        supervisor = Supervisor(options, limit, handed)
+    except (NothingStarted, RuntimeDirectoryError, ListenError, OSError, ValueError) as error:
         if str(error):
             print(f"turnout: {error}", file=sys.stderr, flush=True)
         return EXIT_WRONG_CONFIGURATION
@@ -93,51 +96,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compile_plan(options: Sequence[str]) -> Plan:
-    """Let the compiler read configuration and store; it says itself what is wrong there.
-
-    Raises NothingStarted when there is no plan.
-    """
-    try:
-        done = subprocess.run(
-            python(COMPILER_MODULE, options),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            env=environment(),
-            timeout=COMPILE_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NothingStarted(
-            f"reading the configuration took longer than {COMPILE_LIMIT_S:.0f} s"
-        ) from error
-    if done.returncode == EXIT_WRONG_CONFIGURATION:
-        raise NothingStarted
-    try:
-        return decode_plan(done.stdout)
-    except ProtocolError as error:
-        raise NothingStarted(f"no plan was compiled ({status_text(done.returncode)})") from error
-
-
 class Supervisor:
     __slots__ = (
-        "_control", "_control_backoff", "_crew", "_directory", "_generation", "_loop", "_plan",
-        "_reload_waits", "_reloading", "_shared", "_signals", "_socket", "_sockets", "_stopping",
+        "_boards", "_control", "_crew", "_departure", "_directory", "_generation", "_loop",
+        "_options", "_plan", "_reload_waits", "_reloading", "_shared", "_signals", "_socket",
+        "_sockets", "_stopping", "_succession",
     )  # fmt: skip
 
-    def __init__(self, options: Sequence[str], descriptors_max: int) -> None:
-        """Compile the plan, take the directory, open the sockets; nothing is started yet.
-        `descriptors_max` is what this process and its children may open; 0 is no limit.
+    def __init__(
+        self, options: Sequence[str], descriptors_max: int, handed: Handover | None = None
+    ) -> None:
+        """Take the directory and the sockets; nothing is started yet. `descriptors_max` is what
+        this process and its children may open, 0 is no limit; `handed` is what the program
+        before has left, if this process was another one until now.
 
         Raises NothingStarted, RuntimeDirectoryError, ListenError or OSError.
         """
-        plan = compile_plan(options)
+        self._options = list(options)
+        self._generation = program_generation()
+        self._loop = Loop()
+        self._reloading = False
+        self._reload_waits = False
+        self._stopping = False
+        self._departure: Departure | None = None
+        self._succession: Succession | None = None
+        self._control = ControlProcess(self._loop, self._control_arguments)
+        if handed is None:
+            self._begin(descriptors_max)
+        else:
+            self._signals = self._watch_signals()  # they were blocked until now
+            self._go_on(handed)
+        self._socket = SupervisorSocket(
+            self._loop, self._directory, asked=self._asked, connected=self._control_connected
+        )
+
+    def _begin(self, descriptors_max: int) -> None:
+        """A usual start, perhaps beside the workers of a supervisor that was killed."""
+        plan = compile_plan(self._options)
         self._directory = RuntimeDirectory(Path(plan.runtime_dir))
         if self._directory.warning:
             say("runtime_dir.on_disk", warning=self._directory.warning)
-        if _stop_control_of_before(self._directory.path):
+        if stop_control_of_before(self._directory.path):
             # It may have decided something after we compiled and before it ended.
-            plan = compile_plan(options)
+            plan = compile_plan(self._options)
         if plan.degraded:
             say("plan.degraded", reason=plan.degraded)
         few = descriptors.too_few(descriptors_max, plan.table, plan.workers, len(plan.binds))
@@ -145,49 +146,103 @@ class Supervisor:
             say("descriptors.too_few", **few)
         refuse_if_in_use(plan.control_bind)
         self._plan = plan
-        before = live_workers(self._directory.path, time.monotonic())
-        self._shared = SharedFiles(self._directory.path, plan, taken_over=bool(before))
-        # The ports of workers that are still alive are in use, by us.
-        self._sockets = ListeningSockets(handed_over_by_systemd(os.environ), may_share=bool(before))
-        self._sockets.change(plan.binds, plan.workers)
+        self._boards = open_scoreboards(self._directory.path)
+        before = live_workers(self._boards, self._directory.path, time.monotonic())
+        ask_for_sockets(self._boards, before, self._directory.path)
+        opened = one_set(before)
+        self._shared = SharedFiles(self._directory.path)
+        self._sockets = ListeningSockets(
+            handed_over_by_systemd(os.environ),
+            # The ports of workers that are alive and do not answer are in use, by us.
+            may_share=bool(before) and not opened,
+            opened=opened,
+        )
+        unwanted = self._sockets.change(plan.binds, plan.workers)
         for address in self._sockets.handed_over_unused:
             say("socket.unused", address=address, next="add a listener with this bind")
-        self._shared.begin(self._directory, plan, taken_over=bool(before))
-
-        self._loop = Loop()
-        self._generation = program_generation()
         self._crew = Crew(
-            self._loop, self._directory, self._shared.scoreboard, self._sockets, self._generation
+            self._loop, self._directory, self._boards, self._sockets, self._generation
         )
         self._crew.take_over(before)
-        self._control: Child | None = None
-        self._control_backoff = Backoff()
-        self._reloading = False
-        self._reload_waits = False
-        self._stopping = False
+        self._make_room(plan.workers, plan.service_capacity, plan.inflight_slots)
+        if not before:
+            self._boards.run = secrets.randbits(63)
+        self._shared.begin(self._directory, plan, taken_over=bool(before))
+        forget_unfinished(self._directory, read_state(self._directory.path))
+        self._crew.send_sockets()
+        for entry in unwanted:
+            entry.close()
         self._signals = self._watch_signals()
-        self._socket = SupervisorSocket(
-            self._loop, self._directory, asked=self._asked, connected=self._control_connected
+
+    def _go_on(self, handed: Handover) -> None:
+        """An upgrade: this process was the supervisor already, as an earlier program."""
+        self._directory = RuntimeDirectory(Path(handed.runtime_dir), handed.lock)
+        progress = Progress(self._directory, UpgradeState(**handed.upgrade))
+        proof = Proof(**handed.proof)
+        self._plan = decode_plan((self._directory.path / PLAN_FILE).read_bytes())
+        self._boards = Scoreboards(self._directory.path)
+        self._shared = SharedFiles(self._directory.path)
+        self._sockets = ListeningSockets(
+            [socket.socket(fileno=descriptor) for descriptor in handed.unused],
+            may_share=False,
+            opened=[
+                ListeningSocket(
+                    one.bind, one.owner, socket.socket(fileno=one.descriptor), one.inode
+                )
+                for one in handed.sockets
+            ],
         )
+        self._crew = Crew(
+            self._loop, self._directory, self._boards, self._sockets, self._generation
+        )
+        self._crew.inherit(handed.workers)
+        if handed.control is not None:
+            self._control.inherit(handed.control)
+        self._succession = Succession(
+            self._loop,
+            self._crew,
+            self._control,
+            progress,
+            self._options,
+            proof.workers,
+            connected=lambda: self._socket.in_use,
+            put_in_force=self._put_in_force,
+            finish=self._upgrade_ended,
+        )
+        try:
+            self._make_room(proof.workers, proof.service_capacity, proof.inflight_slots)
+        except SharedMemoryError as error:  # the proof has found room
+            self._succession.give_up(str(error))
+
+    def _make_room(self, workers: int, service_capacity: int, inflight_slots: int) -> None:
+        wanted = geometry(workers, service_capacity, inflight_slots)
+        self._boards.make_room(wanted, workers, secrets.randbits(63))
 
     # ------------------------------------------------------------ life
 
     def run(self) -> None:
         """Start everything, and serve until told to stop and everything has ended."""
-        self._write_down()
-        self._crew.want(self._plan.workers, self._plan.watchdog_s)
-        self._loop.after(WORKERS_FIRST_S, self._start_control)
-        self._look_whether_serving(time.monotonic())
+        self._watchdog()
+        if self._succession is not None:
+            self._write_down()
+            self._succession.begin(self._plan.workers, self._plan.watchdog_s)
+        else:
+            self._write_down()
+            self._crew.want(self._plan.workers, self._plan.watchdog_s)
+            self._loop.after(WORKERS_FIRST_S, self._start_control)
+            self._look_whether_serving(time.monotonic())
         while not self._stopping or self._crew.alive:
             self._loop.turn()
         # After the workers: it writes the last of their access log.
-        self._stop_control()
-        while self._control is not None:
+        self._control.stop()
+        while self._control.alive:
             self._loop.turn()
         self._sockets.close()
         self._socket.close()
         for name in (LISTENING_FILE, PLAN_FILE):
             self._directory.remove(name)
+        for path in self._directory.path.glob(f"{WORKER_PREFIX}*.sock"):
+            path.unlink(missing_ok=True)
 
     def _look_whether_serving(self, begun_s: float) -> None:
         """As soon as our workers serve, those of before may go, and control may take its time."""
@@ -200,6 +255,10 @@ class Supervisor:
         self._start_control()
         self._say_when_ready(begun_s)
 
+    def _start_control(self) -> None:
+        if not self._stopping:
+            self._control.start()
+
     def _say_when_ready(self, begun_s: float) -> None:
         late = time.monotonic() - begun_s > READY_LIMIT_S
         if self._stopping:
@@ -207,102 +266,86 @@ class Supervisor:
         if not self._socket.in_use and not late:
             self._loop.after(POLL_S, lambda: self._say_when_ready(begun_s))
             return
+        print(f"turnout: {self._what_is_served()}", file=sys.stderr, flush=True)
+        ready(self._what_is_served())
+
+    def _what_is_served(self) -> str:
         where = ", ".join(self._sockets.addresses().values())
         workers = f"{self._plan.workers} worker{'s' if self._plan.workers != 1 else ''}"
         control = f"on {self._plan.control_bind}" if self._socket.in_use else "is not up yet"
-        print(f"turnout: serving on {where} ({workers}), control {control}", file=sys.stderr)
-        sys.stderr.flush()
-        _notify("READY=1")
+        return f"serving on {where} ({workers}), control {control}"
+
+    def _watchdog(self) -> None:
+        """Tell systemd that the loop turns."""
+        interval_s = watchdog_interval_s(os.environ, os.getpid())
+        if interval_s:
+            notify("WATCHDOG=1")
+            self._loop.after(interval_s, self._watchdog)
 
     def _watch_signals(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
         signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNALS:
             # What is to be done is done in the loop, from the wake-up byte.
             signal.signal(number, lambda *_: None)
+        # After execve: what came meanwhile comes now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._loop.watch(ours.fileno(), self._signalled)
         return ours
 
     def _signalled(self) -> None:
-        for number in self._signals.recv(READ_BYTES):
-            if number == signal.SIGHUP:
-                self._reload()
-            elif number in (signal.SIGTERM, signal.SIGINT):
-                self._stop()
+        with suppress(BlockingIOError):
+            for number in self._signals.recv(READ_BYTES):
+                if number == signal.SIGHUP:
+                    self._reload()
+                elif number in (signal.SIGTERM, signal.SIGINT):
+                    self._stop()
 
     def _reload(self) -> None:
         """Control reads the configuration and asks for what changes here."""
-        if self._control is None or not self._socket.in_use:
-            # It would die of a signal that it has no handler for yet.
+        if not self._control.alive or not self._socket.in_use or self._upgrading:
+            # It would die of a signal that it has no handler for yet; or it is to be replaced.
             self._reload_waits = True
-            say("reload.waits", reason="control is not up yet")
+            reason = "an upgrade is under way" if self._upgrading else "control is not up yet"
+            say("reload.waits", reason=reason)
             return
         self._reloading = True
-        _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        reloading("reading the configuration")
         self._control.signal(signal.SIGHUP)
         self._loop.after(RELOAD_LIMIT_S, self._reloaded)
 
     def _reloaded(self) -> None:
         if self._reloading:
             self._reloading = False
-            _notify("READY=1")
+            ready(self._what_is_served())
 
     def _stop(self) -> None:
         if self._stopping:
             self._crew.kill()
-            if self._control is not None:
-                self._control.signal(signal.SIGKILL)
+            self._control.kill()
             return
         self._stopping = True
-        _notify("STOPPING=1")
+        stopping()
         self._crew.stop()
+        for part in (self._departure, self._succession):
+            if part is not None:
+                part.give_up("turnout was stopped")
         if self._plan.shutdown_s:  # 0 is no limit
             self._loop.after(self._plan.shutdown_s + STOP_MARGIN_S, self._crew.kill)
 
     # ------------------------------------------------------------ control
 
-    def _start_control(self) -> None:
-        if self._stopping or self._control is not None:
-            return
-        arguments = [
+    def _control_arguments(self) -> list[str]:
+        return [
             *self._plan.control_argv,
             *("--runtime-dir", str(self._directory.path)),
             *("--generation", self._generation),
         ]
-        try:
-            self._control = Child.start(CONTROL_MODULE, arguments, time.monotonic())
-        except OSError as error:
-            delay_s = self._control_backoff.delay_s(0.0, None) or Backoff.FIRST_S
-            say("control.not_started", error=error.strerror, again_in_s=delay_s)
-            self._loop.after(delay_s, self._start_control)
-            return
-        self._loop.watch(self._control.pidfd, self._control_ended)
-
-    def _control_ended(self) -> None:
-        child = self._control
-        assert child is not None, "its descriptor was watched"
-        self._loop.unwatch(child.pidfd)
-        status = child.reap()
-        self._control = None
-        if self._stopping:
-            return
-        delay_s = self._control_backoff.delay_s(time.monotonic() - child.started_s, status)
-        say("control.died", pid=child.pid, status=status_text(status), again_in_s=delay_s)
-        self._loop.after(delay_s, self._start_control)
-
-    def _stop_control(self) -> None:
-        if self._control is not None:
-            self._control.signal(signal.SIGTERM)
-            self._loop.after(CONTROL_STOP_S, self._kill_control)
-
-    def _kill_control(self) -> None:
-        if self._control is not None:
-            self._control.signal(signal.SIGKILL)
 
     def _control_connected(self) -> None:
-        if self._reload_waits:
+        if self._reload_waits and not self._upgrading:
             self._reload_waits = False
             self._reload()
 
@@ -312,7 +355,7 @@ class Supervisor:
         elif isinstance(message, ReplaceWorker):
             self._replace(message, reply)
         elif isinstance(message, Upgrade):
-            reply(Answer(message.request, "not in this version"))
+            reply(Answer(message.request, self._upgrade(message)))
 
     def _replace(self, message: ReplaceWorker, reply: Reply) -> None:
         done = Answer(message.request)
@@ -328,12 +371,20 @@ class Supervisor:
             plan = decode_plan(json.dumps(message.plan).encode())
         except ProtocolError as error:
             return str(error)
+        if self._upgrading:
+            return "an upgrade is under way: reload again when it has ended"
+        refused = self._use(plan)
+        if not refused:
+            self._reloaded()
+        return refused
+
+    def _use(self, plan: Plan) -> str:
         if self._stopping:
             return "turnout is stopping"
         if plan.runtime_dir != self._plan.runtime_dir:
             return "runtime_dir changes with a restart only"
         if not self._crew.room_for(plan.workers):
-            regions = self._shared.scoreboard.geometry.regions
+            regions = self._boards.geometry.regions
             return (
                 f"workers is {plan.workers}, and there is room for {regions}, those that are "
                 f"still finishing included. Restart Turnout for more"
@@ -349,7 +400,6 @@ class Supervisor:
             entry.close()
         self._crew.want(plan.workers, plan.watchdog_s)
         self._write_down()
-        self._reloaded()
         return ""
 
     def _write_down(self) -> None:
@@ -362,35 +412,73 @@ class Supervisor:
         except OSError as error:
             say("plan.not_written", error=error.strerror, next="make room, then reload")
 
+    # ------------------------------------------------------------ upgrade
 
-def _stop_control_of_before(runtime_dir: Path) -> bool:
-    """Stop the control process of a dead supervisor, if there is one; whether there was."""
-    try:
-        pid = int((runtime_dir / CONTROL_LOCK_FILE).read_text() or 0)
-    except (FileNotFoundError, ValueError):
-        return False
-    child = Child.adopt(pid, CONTROL_MODULE, runtime_dir, time.monotonic())
-    if child is None:
-        return False
-    ended = Loop()
-    gone: list[bool] = []
-    ended.watch(child.pidfd, lambda: gone.append(True))
-    ended.after(CONTROL_STOP_S, lambda: child.signal(signal.SIGKILL))
-    child.signal(signal.SIGTERM)
-    while not gone:
-        ended.turn()
-    child.reap()
-    return True
+    @property
+    def _upgrading(self) -> bool:
+        parts = (self._departure, self._succession)
+        return any(part is not None and not part.ended for part in parts)
 
+    def _upgrade(self, message: Upgrade) -> str:
+        """Begin to become the program that is installed now; the error if that cannot be."""
+        if self._stopping:
+            return "turnout is stopping"
+        if self._upgrading:
+            return "an upgrade is under way already"
+        progress = Progress.begin(self._directory, message)
+        try:
+            self._departure = Departure(
+                self._loop,
+                progress,
+                self._options,
+                str(self._directory.path),
+                hand_over=self._hand_over,
+                refused=self._stop_asked,
+            )
+        except OSError as error:
+            progress.failed(f"the new program cannot be started: {error.strerror}")
+        return ""
 
-def _notify(state: str) -> None:
-    """Tell systemd, if it wants to know. Source: sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        if address.startswith("@"):
-            address = "\0" + address[1:]
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier, suppress(OSError):
-            notifier.sendto(state.encode(), address)
+    def _stop_asked(self) -> str:
+        """Whether a signal came in the last moment: execve would forget it."""
+        self._signalled()
+        return "turnout was stopped" if self._stopping else ""
+
+    def _hand_over(self, state: UpgradeState, proof: Proof) -> Handover:
+        reloading(f"upgrading to {proof.version}")
+        return Handover(
+            lock=self._directory.lock,
+            runtime_dir=str(self._directory.path),
+            sockets=[
+                HandedSocket(one.bind, one.owner, one.socket.fileno(), one.inode)
+                for one in self._sockets.opened
+            ],
+            unused=[given.fileno() for given in self._sockets.unused],
+            workers=self._crew.hand_over(),
+            control=self._control.handed(),
+            upgrade=asdict(state),
+            proof=asdict(proof),
+        )
+
+    def _put_in_force(self, plan: Plan) -> str:
+        """Serve by what the new program has read of configuration and store."""
+        refused = self._use(plan)
+        if refused:
+            return refused
+        # The options may have changed their meaning: control gets them as they were given.
+        self._plan = plan
+        self._write_down()
+        if plan.degraded:
+            return plan.degraded
+        self._shared.begin(self._directory, plan, taken_over=True)
+        return ""
+
+    def _upgrade_ended(self) -> None:
+        if self._stopping:
+            return
+        ready(self._what_is_served())
+        if self._socket.in_use:
+            self._control_connected()
 
 
 if __name__ == "__main__":

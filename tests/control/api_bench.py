@@ -24,6 +24,8 @@ from turnout.control.prober import ServerView
 from turnout.control.publisher import Reloaded
 from turnout.control.shared import SharedState
 from turnout.control.store import Author
+from turnout.control.supervision import Supervision
+from turnout.control.upgrades import Upgrades
 from turnout.proxy import scoreboard as board
 from turnout.proxy.scoreboard import Geometry, HealthWord, Scoreboard, SharedWords, WorkerState
 
@@ -128,6 +130,7 @@ async def served(
             configuration=lambda: configuration,
             reload=reload,
             in_force=lambda: (),
+            upgrades=Upgrades(shared, Supervision(path / "run"), journal_of(bench)),
             unready=lambda: made[0].unready,
             now=time.time,
             tell=lambda what, remedy: made[0].problems.append(f"{what}: {remedy}"),

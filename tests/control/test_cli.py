@@ -236,7 +236,6 @@ WRONG_OR_REFUSED = {
     "wait": 2,
     "pause": 2,
     "pause nothing": 2,
-    "upgrade": 2,
     "nothing": 2,
 }
 
