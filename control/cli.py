@@ -20,6 +20,7 @@ from turnout.control.client import (
     POLL_S,
     Client,
     CommandError,
+    Unreachable,
     control_address,
     fail,
     read_configuration,
@@ -710,7 +711,11 @@ def upgrade(
     from turnout.control.cli_output import UPGRADE_STEPS, err, out, print_json
 
     client = connect(control, config)
-    now = client.call("POST", "/v1/upgrade")
+    try:
+        now = client.call("POST", "/v1/upgrade")
+    except Unreachable as error:
+        # It does not start any more when another program is installed than the one that runs.
+        fail(f"{error}\nWithout it: kill -USR2 PID, of `turnout run`.", error.code)
     id, shown = now["id"], ""
     while now["under_way"] and not no_wait:
         if now["step"] != shown and not as_json:

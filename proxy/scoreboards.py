@@ -470,7 +470,9 @@ def _pairs(theirs: Mapping[str, int], ours: Mapping[str, int]) -> list[tuple[int
 
 def _upstream_in_flight(block: Sequence[int], upstream: int) -> int:
     base = upstream * UPSTREAM_WORDS
-    return block[base] - sum(block[base + own.U_ANSWERED : base + own.U_OUTCOMES_END])
+    return block[base + own.U_PICKED] - sum(
+        block[base + own.U_ANSWERED : base + own.U_OUTCOMES_END]
+    )
 
 
 def _service_in_flight(block: Sequence[int]) -> int:

@@ -25,6 +25,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import under_test
+from tests.programs import Programs
 from tests.rawhttp import Answer, Client
 from tests.upstreams import Upstream
 from turnout.proxy.commands import CONTROL_LOCK_FILE, LISTENING_FILE
@@ -33,7 +34,6 @@ from turnout.proxy.scoreboard import (
     HEALTH_FILE,
     R_HEARTBEAT_US,
     R_PID,
-    R_STATE,
     R_WORKER,
     ROUTING_BYTES,
     ROUTING_FILE,
@@ -44,6 +44,8 @@ from turnout.proxy.scoreboard import (
     WorkerState,
     read_file_header,
 )
+from turnout.proxy.scoreboards import Scoreboards
+from turnout.proxy.upgrading import read_state
 
 ROOT: Final = Path(__file__).parent.parent
 START_LIMIT_S: Final = 20.0
@@ -103,12 +105,14 @@ class Product:
         faults: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         descriptors: int = 0,
+        program: "Programs | None" = None,
     ) -> None:
         """`faults` maps a module that is started as a process, such as
         `turnout.proxy.worker`, to Python source that is executed in it before it: so a promise
         can be broken on purpose without a switch for it in the product. Compiled modules cannot be changed
         so: with one of the data plane's the test is skipped for them. `descriptors` is how many
-        each of its processes may have open (RLIMIT_NOFILE); 0: as many as this one."""
+        each of its processes may have open (RLIMIT_NOFILE); 0: as many as this one. `program` are
+        versions of the program that can be installed one over the other while it runs."""
         if under_test.is_compiled() and "turnout.proxy" in "".join((faults or {}).values()):
             pytest.skip("a fault is put into sources, and what is tested is compiled")
         shm = Path("/dev/shm")
@@ -127,12 +131,13 @@ class Product:
             **configuration,
         }
         before = [self._write_faults(faults)] if faults else []
+        before += [program.path] if program is not None else []
         path = under_test.python_path(*before)
         self._environment = {**os.environ, "PYTHONPATH": path, **(environment or {})}
         limit = f'ulimit -n {descriptors}; exec "$@"'
         self._wrapper = ("/bin/sh", "-c", limit, "sh") if descriptors else ()
         self._process: subprocess.Popen[bytes] | None = None
-        self._scoreboard: Scoreboard | None = None
+        self._boards: Scoreboards | None = None
         self.api = Api(self.control_address)
         self.errors_expected = False
         """Whether a worker may count mistakes of its own in this test."""
@@ -161,9 +166,9 @@ class Product:
     async def start(self, *, control: bool = True) -> Self:
         """Start, and wait until every worker serves and, with `control`, the API is ready."""
         self.write_config()
-        if self._scoreboard is not None:
-            self._scoreboard.memory.close()
-            self._scoreboard = None
+        if self._boards is not None:
+            self._boards.close()
+            self._boards = None
         self._spawn()
         await self.until(self._all_serving, "every worker to serve", START_LIMIT_S)
         if control:
@@ -251,8 +256,8 @@ class Product:
         try:
             await self.api.close()
             self.kill_everything()
-            if self._scoreboard is not None:
-                self._scoreboard.memory.close()
+            if self._boards is not None:
+                self._boards.close()
             if not self.errors_expected:
                 log = self.log()
                 for sign in ("unexpected_error", "Traceback (most recent call last)"):
@@ -316,16 +321,21 @@ class Product:
 
     @property
     def scoreboard(self) -> Scoreboard:
-        """The newest: an upgrade may have made another one."""
-        known = self._scoreboard
-        if known is None or not self._is_newest(known):
-            self._scoreboard = Scoreboard.open(self.runtime_dir)
-        assert self._scoreboard is not None
-        return self._scoreboard
+        """The newest, of this program's layout."""
+        return self.boards.newest
 
-    def _is_newest(self, known: Scoreboard) -> bool:
+    @property
+    def boards(self) -> Scoreboards:
+        """All that there are now: an upgrade may have made another one."""
+        known = self._boards
+        if known is None or not self._are_newest(known):
+            self._boards = Scoreboards(self.runtime_dir)
+        assert self._boards is not None
+        return self._boards
+
+    def _are_newest(self, known: Scoreboards) -> bool:
         try:
-            return read_file_header(self.runtime_dir / SCOREBOARD_FILE).first == known.first
+            return read_file_header(self.runtime_dir / SCOREBOARD_FILE).first == known.numbers[0]
         except SharedMemoryError:
             return True
 
@@ -338,21 +348,43 @@ class Product:
         return SharedWords(self.runtime_dir / HEALTH_FILE, HEALTH_BYTES, create=False)
 
     def workers(self) -> dict[int, int]:
-        """Number -> process id of the workers that serve and are alive."""
+        """Number -> process id of the workers that serve and are alive; of whatever program."""
         try:
-            scoreboard = self.scoreboard
+            boards = self.boards
         except SharedMemoryError:
             return {}
-        words, found = scoreboard.words, {}
+        found = {}
         now_us = time.monotonic_ns() // 1000
-        for region in scoreboard.numbers:
-            base = scoreboard.region(region)
-            alive = now_us - words[base + R_HEARTBEAT_US] < 1_000_000
-            if words[base + R_STATE] == WorkerState.SERVING and alive:
-                pid = words[base + R_PID]
-                if Path(f"/proc/{pid}").exists():
-                    found[words[base + R_WORKER]] = pid
+        for board in reversed(boards.boards):
+            for region in board.numbers:
+                alive = now_us - board.field(region, R_HEARTBEAT_US) < 1_000_000
+                if board.state(region) is WorkerState.SERVING and alive:
+                    pid = board.field(region, R_PID)
+                    if Path(f"/proc/{pid}").exists():
+                        found[board.field(region, R_WORKER)] = pid
         return found
+
+    def worker_processes(self) -> list[int]:
+        """Process ids of all workers that are alive, those that leave included."""
+        return [pid for pid, name in self.processes().items() if name == "turnout.proxy.worker"]
+
+    def workers_by_process(self) -> dict[int, int]:
+        """Process id -> number of the workers that serve."""
+        return {pid: number for number, pid in self.workers().items()}
+
+    def leaving(self) -> set[int]:
+        """Process ids of workers that are alive and do not serve (any more)."""
+        return set(self.worker_processes()) - set(self.workers().values())
+
+    def upgrade_step(self) -> str:
+        """Of the last upgrade; empty: there was none."""
+        found = read_state(self.runtime_dir)
+        return "" if found is None else found.step
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That its processes are started in."""
+        return dict(self._environment)
 
     def region_of(self, pid: int) -> int:
         """The scoreboard region of a worker."""

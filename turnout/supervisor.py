@@ -300,6 +300,8 @@ class Supervisor:
             for number in self._signals.recv(READ_BYTES):
                 if number == signal.SIGHUP:
                     self._reload()
+                elif number == signal.SIGUSR2:
+                    self._upgrade_by_signal()
                 elif number in (signal.SIGTERM, signal.SIGINT):
                     self._stop()
 
@@ -438,6 +440,12 @@ class Supervisor:
         except OSError as error:
             progress.failed(f"the new program cannot be started: {error.strerror}")
         return ""
+
+    def _upgrade_by_signal(self) -> None:
+        """For when there is no control that could be asked: it died after the program changed."""
+        refused = self._upgrade(Upgrade(request=0, who="SIGUSR2"))
+        if refused:
+            say("upgrade.refused", reason=refused)
 
     def _stop_asked(self) -> str:
         """Whether a signal came in the last moment: execve would forget it."""

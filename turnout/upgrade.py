@@ -49,7 +49,8 @@ while those can still serve on."""
 CONTROL_LIMIT_S: Final = 20.0
 """After which an upgrade whose control is not up is over all the same, and says so."""
 POLL_S: Final = 0.01
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""That the supervisor obeys."""
 
 
 class Progress:
