@@ -708,7 +708,7 @@ def upgrade(
 
     Example: pip install -U turnout && turnout upgrade
     """
-    from turnout.control.cli_output import UPGRADE_STEPS, err, out, print_json
+    from turnout.control.cli_output import err, out, print_json, steps_until
 
     client = connect(control, config)
     try:
@@ -716,11 +716,13 @@ def upgrade(
     except Unreachable as error:
         # It does not start any more when another program is installed than the one that runs.
         fail(f"{error}\nWithout it: kill -USR2 PID, of `turnout run`.", error.code)
-    id, shown = now["id"], ""
-    while now["under_way"] and not no_wait:
-        if now["step"] != shown and not as_json:
-            shown = str(now["step"])
-            err.print(UPGRADE_STEPS.get(shown, shown))
+    id, shown = now["id"], 0
+    while True:
+        for line in () if as_json else steps_until(shown, now["step"]):
+            err.print(line)
+            shown += 1
+        if no_wait or not now["under_way"]:
+            break
         time.sleep(POLL_S)
         now = client.patiently("/v1/upgrade", "The upgrade goes on; see: turnout status")
     if as_json:

@@ -100,6 +100,13 @@ UPGRADE_STEPS: Final = {
 }
 
 
+def steps_until(shown: int, step: str) -> list[str]:
+    """What is to be said when an upgrade has come to `step`, and `shown` steps were told."""
+    names = list(UPGRADE_STEPS)
+    reached = names.index(step) + 1 if step in names else len(names) if step == "done" else shown
+    return [UPGRADE_STEPS[name] for name in names[shown:reached]]
+
+
 def upgrade_remarks(upgrade: Json) -> Iterable[Text]:
     """What there is to say of upgrades, beside that nothing is odd."""
     if upgrade.get("under_way"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from turnout.proxy import scoreboard as board
+from turnout.proxy.scoreboards import named, unnamed
 
 _ERROR_CODES: Final = tuple(
     index for index, label in enumerate(board.CODE_LABELS) if label.startswith("5")
@@ -43,11 +44,12 @@ class Snapshot:
         return self.accepted - sum(outcomes(self.block).values())
 
     def to_document(self) -> dict[str, Any]:
-        """As the store keeps it; `snapshot_of` is the inverse."""
+        """As the store keeps it, for a program of another layout, too; `snapshot_of` is the
+        inverse."""
         return {
             "identity": self.identity,
             "at": self.at,
-            "block": list(self.block),
+            "counters": named(self.block),
             "refused": self.refused,
         }
 
@@ -55,7 +57,10 @@ class Snapshot:
 def snapshot_of(document: Mapping[str, Any]) -> Snapshot:
     """The snapshot that `to_document` made a document of."""
     return Snapshot(
-        document["identity"], document["at"], tuple(document["block"]), document["refused"]
+        document["identity"],
+        document["at"],
+        unnamed(document["counters"]),
+        document["refused"],
     )
 
 

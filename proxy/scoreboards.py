@@ -459,13 +459,42 @@ class Foreign:
 def _pairs(theirs: Mapping[str, int], ours: Mapping[str, int]) -> list[tuple[int, int]]:
     """(Our offset, theirs) of each of their counters; first those of the same name."""
     same = [(ours[name], offset) for name, offset in theirs.items() if name in ours]
-    others = []
-    for name, offset in theirs.items():
-        group, dot, _ = name.partition(".")
-        last = [known for known in ours if known.startswith(group + dot)] if dot else []
-        if name not in ours and last:
-            others.append((ours[last[-1]], offset))
+    others = [
+        (place, offset)
+        for name, offset in theirs.items()
+        if name not in ours and (place := _place(name, ours)) is not None
+    ]
     return same + others
+
+
+def _place(name: str, ours: Mapping[str, int]) -> int | None:
+    """Where a counter of this name is with us: by its name, else the last of its group."""
+    if name in ours:
+        return ours[name]
+    group, dot, _ = name.partition(".")
+    last = [offset for known, offset in ours.items() if known.startswith(group + dot)]
+    return last[-1] if dot and last else None
+
+
+def named(block: Sequence[int]) -> dict[str, int]:
+    """A service's counters by their names, for who reads them with another layout: without
+    those that are 0."""
+    found = {name: block[offset] for name, offset in _SERVICE.items()}
+    for upstream in (0, 1):
+        base = upstream * UPSTREAM_WORDS
+        found |= {f"{upstream}/{name}": block[base + offset] for name, offset in _UPSTREAM.items()}
+    return {name: count for name, count in found.items() if count}
+
+
+def unnamed(counters: Mapping[str, int]) -> tuple[int, ...]:
+    """The inverse of `named`, in our layout."""
+    block = [0] * SERVICE_WORDS
+    for full_name, count in counters.items():
+        upstream, slash, name = full_name.rpartition("/")
+        place = _place(name, _UPSTREAM if slash else _SERVICE)
+        if place is not None:
+            block[(int(upstream) * UPSTREAM_WORDS if slash else 0) + place] += count
+    return tuple(block)
 
 
 def _upstream_in_flight(block: Sequence[int], upstream: int) -> int:

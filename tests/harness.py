@@ -296,6 +296,11 @@ class Product:
         found: dict[str, str] = listening["listeners"]
         return found
 
+    def addresses_pid_alive(self) -> bool:
+        """Whether the supervisor that wrote down where it listens is alive."""
+        listening = json.loads((self.runtime_dir / LISTENING_FILE).read_bytes())
+        return listening["pid"] in self.processes()
+
     @property
     def address(self) -> str:
         """Where the first listener listens."""
