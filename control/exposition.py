@@ -159,7 +159,7 @@ class _Scrape(Collector):
         )  # fmt: skip
         yield GaugeMetricFamily(
             "turnout_accept_paused", "Workers that accept nothing for want of descriptors.",
-            value=sum(field(region, board.R_ACCEPT_PAUSED) for region in live),
+            value=sum(boards.field(region, board.R_ACCEPT_PAUSED) for region in live),
         )  # fmt: skip
         yield GaugeMetricFamily(
             "turnout_upstream_connections", "Open connections to servers, busy and idle.",

@@ -57,9 +57,8 @@ class Admission:
         self._words = board.words
         self._own = board.region(region)
         self._own_clients = board.clients(region)
-        regions = range(board.geometry.regions)
-        self._bases = [board.region(index) for index in regions]
-        self._client_bases = [board.clients(index) for index in regions]
+        self._bases = [board.region(number) for number in board.numbers]
+        self._client_bases = [board.clients(number) for number in board.numbers]
         self._key = board.identity.to_bytes(8, "little")
         self._trusts = trusts
         self._connections_max = 1

@@ -54,6 +54,7 @@ _REGION: Final[Mapping[str, int]] = {
     "connections": own.R_CONNECTIONS,
     "starts": own.R_STARTS,
     "upstream_connections": own.R_UPSTREAM_CONNECTIONS,
+    "accept_paused": own.R_ACCEPT_PAUSED,
 }
 _FIELD_NAMES: Final = {offset: name for name, offset in _REGION.items()}
 
@@ -66,6 +67,9 @@ _WORKER: Final[Mapping[str, int]] = {
     "connections_accepted": own.C_CONNECTIONS_ACCEPTED - REGION_HEADER_WORDS,
     "log_lines_dropped": own.C_LOG_LINES_DROPPED - REGION_HEADER_WORDS,
     "unexpected_errors": own.C_UNEXPECTED_ERRORS - REGION_HEADER_WORDS,
+    "accept_pauses": own.C_ACCEPT_PAUSES - REGION_HEADER_WORDS,
+    "connects_without_descriptor": own.C_CONNECTS_WITHOUT_DESCRIPTOR - REGION_HEADER_WORDS,
+    **_group("peer", own.PEER_FAULTS, own.C_PEER_FAULTS - REGION_HEADER_WORDS),
     **_group("refused", own.REFUSED_REASONS, own.C_REFUSED - REGION_HEADER_WORDS),
 }
 _UPSTREAM: Final[Mapping[str, int]] = {
@@ -449,7 +453,8 @@ class Foreign:
             first = self._base(region) + self._inflight_at
             for index in range(self.geometry.inflight):
                 self._words[first + index * INFLIGHT_WORDS] = 0
-        for name in ("connections", "upstream_connections"):
+        # Counts of connections by listener and client are of no use to anybody but its siblings.
+        for name in ("connections", "upstream_connections", "accept_paused"):
             if name in self._region:
                 self._words[self._base(region) + self._region[name]] = 0
         self._words[self._base(region) + self._region["state"]] = WorkerState.DEAD

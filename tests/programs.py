@@ -60,7 +60,7 @@ class Programs:
 OTHER_LAYOUT: Final[Edits] = {
     # Counters and header fields at other places, one more of each kind, blocks of other sizes.
     "proxy/scoreboard.py": (
-        ("LAYOUT: Final = 2", "LAYOUT: Final = 3"),
+        ("\nLAYOUT: Final = 3", "\nLAYOUT: Final = 9"),
         ("REGION_HEADER_WORDS: Final = 32", "REGION_HEADER_WORDS: Final = 40"),
         ("R_PID: Final = 0\n", "R_PID: Final = 33\n"),
         ("R_STATE: Final = 1\n", "R_STATE: Final = 34\n"),

@@ -86,8 +86,7 @@ async def crowd(at: Bench) -> AsyncIterator[Crowd]:
 
 def gauge(product: Product, word: int) -> int:
     board = product.scoreboard
-    regions = range(board.geometry.regions)
-    return sum(board.words[board.region(index) + word] for index in regions)
+    return sum(board.words[board.region(number) + word] for number in board.numbers)
 
 
 def connections(product: Product) -> int:
@@ -97,7 +96,7 @@ def connections(product: Product) -> int:
 def refused(product: Product) -> Counter[str]:
     """By reason, since the beginning."""
     board, found = product.scoreboard, Counter[str]()
-    for region in range(board.geometry.regions):
+    for region in board.numbers:
         first = board.region(region) + C_REFUSED
         for index, reason in enumerate(REFUSED_REASONS):
             found[reason] += board.words[first + index]
