@@ -23,12 +23,12 @@ OURS: Final = frozenset(
 """Why a connection to a server was not even tried: no descriptors, no memory, no ports left."""
 
 
-def open_now() -> int:
-    """Descriptors that this process has open; 0 where that cannot be told."""
+def open_now() -> int | None:
+    """Descriptors that this process has open; None when that cannot be told: it takes one."""
     try:
         return len(os.listdir("/proc/self/fd")) - 1  # without the one that it is read by
     except OSError:
-        return 0
+        return None
 
 
 def room(others: int) -> int:
@@ -37,7 +37,17 @@ def room(others: int) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 30
-    return max(soft - others - RESERVE, ROOM_MIN)
+    free = max(soft - others, 0)
+    return max(free - RESERVE, min(free, ROOM_MIN))
+
+
+def any_left(some: int) -> bool:
+    """Can one more be opened now, by this process and by the system? `some` is an open one."""
+    try:
+        os.close(os.dup(some))
+    except OSError:
+        return False
+    return True
 
 
 def full(clients: int, servers: int, room: int) -> bool:

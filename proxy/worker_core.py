@@ -343,8 +343,9 @@ class Worker:
         """How many are there for clients and servers? The limit may have changed, and so may
         what else is open; that is looked at while it costs little."""
         clients, servers = len(self.connections), self.words[self._servers_word]
-        if clients + servers < DESCRIPTORS_COUNTED_MAX:
-            self._other_descriptors = max(descriptors.open_now() - clients - servers, 0)
+        counted = clients + servers < DESCRIPTORS_COUNTED_MAX
+        if counted and (found := descriptors.open_now()) is not None:
+            self._other_descriptors = max(found - clients - servers, 0)
         self._descriptors = descriptors.room(self._other_descriptors)
         self._look_when()
 
@@ -357,6 +358,9 @@ class Worker:
         """Accept nothing for a while if there are too few descriptors for one more client."""
         if self.accept_paused or not self._is_full(self._descriptors):
             return
+        self._pause_accepting()
+
+    def _pause_accepting(self) -> None:
         self.accept_paused = True
         words, base = self.words, self.region_base
         words[base + R_ACCEPT_PAUSED] = 1
@@ -385,7 +389,8 @@ class Worker:
 
     def _look_whether_room(self) -> None:
         """Accept again once some descriptors more than the fewest are free."""
-        if not self._is_full(self._descriptors - self._descriptors // 16):
+        room = self._descriptors - self._descriptors // 16
+        if not self._is_full(room) and descriptors.any_left(self._link.fileno()):
             self.accept_paused = False
             self.words[self.region_base + R_ACCEPT_PAUSED] = 0
 
@@ -571,6 +576,8 @@ class Worker:
             self._look_when()
             if self.accept_paused:
                 self._look_whether_room()
+            elif not descriptors.any_left(self._link.fileno()):
+                self._pause_accepting()  # the system has none, or somebody lowered the limit
             if self.listeners:
                 self._look_at_siblings()
             if self.now_s >= self._rates_at_s:
