@@ -1,6 +1,7 @@
 """Real traffic by locust while it is switched, and three ledgers held against each other.
 
     python -m loadtests [--seconds 30] [--users 20] [--workers 2] [--seed N] [--json]
+    python -m loadtests --switches 500 | --reloads 50 | --control-kills 100
 
 What the clients sent and got, what the upstreams received, and what the proxy counted must say
 the same of every single request. The files, in reading order:

@@ -14,6 +14,7 @@ from loadtests import view
 from loadtests.checker import Finding
 from loadtests.ledgers import Ledgers
 from loadtests.runner import Options, StageError, run
+from loadtests.schedule import Counts
 from turnout.config.units import parse_duration
 
 EXIT_FAILED = 1
@@ -36,12 +37,24 @@ async def _interruptible(options: Options, console: Console) -> tuple[Ledgers, l
     return await task
 
 
+def _extent(counts: Counts, seconds: float) -> str:
+    if not counts:
+        return f"{seconds:g} s"
+    return (
+        f"{counts.switches} switches, {counts.reloads} reloads, "
+        f"{counts.control_kills} kills of control"
+    )
+
+
 def main(
     seconds: Annotated[float, typer.Option(help="So long it is switched.", min=1, max=3600)] = 15,
     users: Annotated[int, typer.Option(help="Clients at once.", min=1, max=1000)] = 20,
     workers: Annotated[int, typer.Option(help="Of the product.", min=1, max=64)] = 2,
     servers: Annotated[int, typer.Option(help="Of each upstream.", min=1, max=8)] = 2,
     switch_every: Annotated[str, typer.Option(help="From one change to the next.")] = "500ms",
+    switches: Annotated[int, typer.Option(help="So many switches instead of --seconds.")] = 0,
+    reloads: Annotated[int, typer.Option(help="So many reloads, each of another change.")] = 0,
+    control_kills: Annotated[int, typer.Option(help="So many switches with control killed.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Of the schedule; else by chance.")] = None,
     keep: Annotated[Path | None, typer.Option(help="A directory for ledgers and logs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
@@ -52,11 +65,12 @@ def main(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--switch-every") from None
     seed = random.randrange(1 << 32) if seed is None else seed
-    options = Options(seconds, users, workers, servers, every_s, seed, keep)
+    counts = Counts(switches, reloads, control_kills)
+    options = Options(seconds, users, workers, servers, every_s, seed, keep, counts)
     console = Console(stderr=as_json)
     console.print(
         f"{users} users, {workers} workers, 2 upstreams with {servers} servers each; "
-        f"{seconds:g} s, a change every {every_s:g} s, seed {seed}",
+        f"{_extent(counts, seconds)}, a change every {every_s:g} s, seed {seed}",
         highlight=False,
         soft_wrap=True,
     )

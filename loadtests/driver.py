@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import httpx
 
+from loadtests import changes
 from loadtests.ledgers import UPSTREAMS, Change, Receipt, receipt
 from loadtests.schedule import Do, Step
 from loadtests.stage import SERVICE, Stage, StageError, tail
@@ -40,6 +41,8 @@ class Driver:
         self._known: dict[str, float] = {}
         """Switchover -> when its end was known here."""
         self._reloads = 0
+        self._changed = 0
+        self._keys = 0
 
     async def run(self, steps: Iterator[Step], every_s: float, until_s: float) -> None:
         """Do one step after the other, each `every_s` after the one before began, or later."""
@@ -100,6 +103,11 @@ class Driver:
             case Do.RELOAD:
                 await self._reload()
                 return before, False
+            case Do.CHANGED:
+                await self._reload_changed()
+                return before, False
+            case Do.KILLED:
+                await self._killed(to, step.after_s)
         return whole, True
 
     # ------------------------------------------------------------ the steps
@@ -155,6 +163,54 @@ class Driver:
         self._stage.write_config(IDLE_TIMEOUTS_S[self._reloads // 2 % 2])
         await self._call("POST", "/v1/reload", {"reason": "load test"})
         await self._look()
+
+    async def _reload_changed(self) -> None:
+        self._stage.write_config(change=changes.nth(self._changed))
+        self._changed += 1
+        done = await self._call("POST", "/v1/reload", {"reason": "load test"})
+        if not done["changed"]:
+            raise Refused("the reload found nothing changed")
+        await self._look()
+
+    async def _killed(self, to: str, after_s: float) -> None:
+        """Kill control amid a switch; whoever asked asks again with its key until it knows."""
+        self._keys += 1
+        key = {"Idempotency-Key": f"load-{self._keys}"}
+        body = {"to": to, "strategy": "atomic", "reason": "load test"}
+        asking = asyncio.create_task(
+            self._stage.api.post(f"{self._path}/switchovers?wait=true", json=body, headers=key)
+        )
+        await asyncio.sleep(after_s)
+        self._stage.kill_control()
+        await asyncio.wait({asking})
+        limit_s = time.monotonic() + QUIET_LIMIT_S
+        while asking.exception() is not None or asking.result().status_code == 503:
+            if time.monotonic() > limit_s:
+                raise StageError(f"control did not come back:\n{tail(self._stage.product_log)}")
+            await asyncio.sleep(0.05)
+            asking = asyncio.create_task(
+                self._stage.api.post(f"{self._path}/switchovers?wait=true", json=body, headers=key)
+            )
+            await asyncio.wait({asking})
+        answer = asking.result()
+        if not answer.is_success:
+            raise Refused(f"after the kill: {answer.status_code} {answer.text}")
+        self._ended(answer.json(), "completed")
+        await self._quiet()
+        await self._healthy()
+        if not answer.json()["changed"]:
+            raise Refused(f"nothing was to be done for {answer.text}")
+
+    async def _healthy(self) -> None:
+        """Wait until a control that has come back may move weight to each upstream again."""
+        limit_s = time.monotonic() + QUIET_LIMIT_S
+        while True:
+            service = await self._call("GET", self._path)
+            if all(upstream["healthy"] for upstream in service["upstreams"].values()):
+                return
+            if time.monotonic() > limit_s:
+                raise StageError(f"not healthy again:\n{tail(self._stage.product_log)}")
+            await asyncio.sleep(0.02)
 
     # ------------------------------------------------------------ calls
 
@@ -215,4 +271,4 @@ class Driver:
         return datetime.fromisoformat(at).timestamp() - self._wall_s
 
 
-_TO: Final = (Do.ATOMIC, Do.STEPPED, Do.TURN_BACK, Do.HELD)
+_TO: Final = (Do.ATOMIC, Do.STEPPED, Do.TURN_BACK, Do.HELD, Do.KILLED)

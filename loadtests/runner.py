@@ -18,6 +18,7 @@ from loadtests import ledgers, schedule
 from loadtests.checker import Fault, Finding, check
 from loadtests.driver import Driver, Refused
 from loadtests.ledgers import Arrived, Counters, Got, Ledgers, Line, Sample, Sent, Served
+from loadtests.schedule import EVERYTHING, Counts
 from loadtests.stage import Stage, StageError, staged, tail
 from loadtests.view import Progress, Tail
 
@@ -26,6 +27,7 @@ KINDS: Final = (
 )  # fmt: skip
 SETTLE_LIMIT_S: Final = 10.0
 LINE_EVERY_S: Final = 1.0
+CAMPAIGN_LIMIT_S: Final = 3600.0
 PICTURE_EVERY_S: Final = 0.2
 
 
@@ -41,11 +43,16 @@ class Options:
     seed: int
     keep: Path | None = None
     """Where the ledgers and logs are copied to at the end."""
+    counts: Counts = EVERYTHING
+    """How much is done, instead of for how long."""
 
 
 async def run(options: Options, console: Console) -> tuple[Ledgers, list[Finding]]:
     """Do it all. Raises StageError when it cannot even begin."""
-    async with staged(workers=options.workers, servers=options.servers) as stage:
+    killing = bool(options.counts.control_kills)
+    async with staged(
+        workers=options.workers, servers=options.servers, control_killed=killing
+    ) as stage:
         driver = Driver(stage)
         try:
             await stage.start_load(options.users)
@@ -71,7 +78,9 @@ async def run(options: Options, console: Console) -> tuple[Ledgers, list[Finding
 
 
 async def _switch(options: Options, stage: Stage, driver: Driver, console: Console) -> None:
-    until_s = time.monotonic() + options.seconds
+    counts = options.counts
+    until_s = time.monotonic() + (CAMPAIGN_LIMIT_S if counts else options.seconds)
+    steps = iter(schedule.campaign(options.seed, counts)) if counts else schedule.plan(options.seed)
     progress, ledger = Progress(), Tail(stage.client_ledger)
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
@@ -89,7 +98,7 @@ async def _switch(options: Options, stage: Stage, driver: Driver, console: Conso
     with live or contextlib.nullcontext():
         painting = asyncio.create_task(paint())
         try:
-            await driver.run(schedule.plan(options.seed), options.switch_every_s, until_s)
+            await driver.run(steps, options.switch_every_s, until_s)
         finally:
             painting.cancel()
             await asyncio.gather(painting, return_exceptions=True)

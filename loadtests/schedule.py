@@ -1,6 +1,7 @@
 """Pure: a seed -> the changes of a run, without end, the same for the same seed.
 
-The first ones are always the same, so that a short run has each kind.
+The first ones are always the same, so that a short run has each kind. A `campaign` has so many
+of each sort that was asked for, and an end.
 """
 
 import random
@@ -19,6 +20,9 @@ class Do(StrEnum):
     TURN_BACK = "stepped switch, rolled back midway"
     HELD = "atomic switch under hold"
     RELOAD = "reload"
+    CHANGED = "reload of a change"
+    """Each time another part of the configuration."""
+    KILLED = "atomic switch, control killed amid it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,24 @@ class Step:
 
     do: Do
     first_hundredths: int = 0
+    after_s: float = 0.0
+    """From the call to the kill, for KILLED."""
 
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often each is done in a campaign; all 0: it is not one."""
+
+    switches: int = 0
+    reloads: int = 0
+    control_kills: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.switches or self.reloads or self.control_kills)
+
+
+EVERYTHING: Final = Counts()
+"""Not a campaign."""
 
 ALWAYS: Final = (
     Step(Do.ATOMIC), Step(Do.ROLLBACK), Step(Do.STEPPED), Step(Do.RELOAD), Step(Do.ATOMIC),
@@ -51,3 +72,32 @@ def plan(seed: int) -> Iterator[Step]:
             do = Do.ATOMIC
         yield Step(do, dice.randrange(10_001) if do is Do.WEIGHTS else 0)
         last = do
+
+
+KILL_WITHIN_S: Final = 0.03
+"""A switch takes some milliseconds: most are killed amid it, some before and some behind."""
+
+
+def campaign(seed: int, counts: Counts) -> list[Step]:
+    """So many switches of all kinds, reloads and kills, in any order; two switches first, so
+    that there is something to prove."""
+    dice = random.Random(seed)
+    sorts = [
+        *["switch"] * counts.switches,
+        *["reload"] * counts.reloads,
+        *["kill"] * counts.control_kills,
+    ]
+    dice.shuffle(sorts)
+    kinds = {do: share for do, share in _SHARES.items() if do is not Do.RELOAD}
+    steps = [Step(Do.ATOMIC), Step(Do.ROLLBACK)]
+    for sort in sorts:
+        if sort == "reload":
+            steps.append(Step(Do.CHANGED))
+        elif sort == "kill":
+            steps.append(Step(Do.KILLED, after_s=dice.uniform(0, KILL_WITHIN_S)))
+        else:
+            do = dice.choices(list(kinds), list(kinds.values()))[0]
+            if do is Do.ROLLBACK and steps[-1].do not in _MOVES_ALL:
+                do = Do.ATOMIC
+            steps.append(Step(do, dice.randrange(10_001) if do is Do.WEIGHTS else 0))
+    return steps

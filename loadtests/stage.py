@@ -19,8 +19,10 @@ from typing import Any, Final
 
 import httpx
 
+from loadtests.changes import Change, Json, unchanged
 from loadtests.ledgers import UPSTREAMS
 from tests import under_test
+from turnout.proxy.commands import CONTROL_LOCK_FILE
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SERVICE: Final = "shop"
@@ -31,6 +33,16 @@ MISTAKES: Final = ("Traceback (most recent call last)", "unexpected_error", "con
 """What the product says only when something is wrong in itself."""
 
 
+# Control that dies again and again is started again after longer and longer pauses, up to five
+# seconds: a hundred kills would take a quarter of an hour.
+AT_ONCE: Final = """
+import sys
+if "turnout.supervisor" in sys.orig_argv:
+    from turnout import children
+    children.Backoff.LONGEST_S = children.Backoff.FIRST_S = 0.05
+"""
+
+
 class StageError(Exception):
     """A process that did not start, or did not do as it should; the text says which."""
 
@@ -38,7 +50,9 @@ class StageError(Exception):
 class Stage:
     """The upstreams and the product between them and whoever comes."""
 
-    def __init__(self, directory: Path, *, workers: int, servers: int) -> None:
+    def __init__(
+        self, directory: Path, *, workers: int, servers: int, control_killed: bool = False
+    ) -> None:
         self.directory = directory
         self.workers = workers
         self.servers_each = servers
@@ -63,6 +77,11 @@ class Stage:
         self._product_path = (
             self._environment["PYTHONPATH"] if under_test.IS_CHECKOUT else under_test.python_path()
         )
+        if control_killed:
+            faults = directory / "faults"
+            faults.mkdir()
+            (faults / "sitecustomize.py").write_text(AT_ONCE)
+            self._product_path = os.pathsep.join((str(faults), self._product_path))
         self.faults: list[str] = []
         """What was wrong with a process."""
 
@@ -103,9 +122,10 @@ class Stage:
             raise StageError(f"upstream {server} did not start")
         self._addresses[upstream].append(address)
 
-    def write_config(self, idle_timeout_s: int = 30) -> None:
-        """The configuration; another `idle_timeout_s` is what a reload finds changed."""
-        configuration = {
+    def write_config(self, idle_timeout_s: int = 30, change: Change = unchanged) -> None:
+        """The configuration; another `idle_timeout_s` is what a reload finds changed, or what
+        `change` does to it."""
+        configuration: Json = {
             "workers": self.workers,
             "runtime_dir": str(self.directory / "run"),
             "listeners": [{"bind": "127.0.0.1:0"}],
@@ -131,7 +151,16 @@ class Stage:
                 }
             },
         }  # fmt: skip
+        change(configuration)
         self.config.write_text(json.dumps(configuration, indent=1))
+
+    def kill_control(self) -> None:
+        """kill -9. Raises StageError when there is none."""
+        try:
+            pid = int((self.directory / "run" / CONTROL_LOCK_FILE).read_text())
+            os.kill(pid, signal.SIGKILL)
+        except (OSError, ValueError) as error:
+            raise StageError(f"control could not be killed: {error}") from error
 
     async def _ready(self) -> None:
         assert self._product is not None
@@ -236,13 +265,15 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def staged(*, workers: int, servers: int) -> AsyncIterator[Stage]:
+async def staged(
+    *, workers: int, servers: int, control_killed: bool = False
+) -> AsyncIterator[Stage]:
     """A stage in a directory of its own, started; ended and removed when left."""
     memory = Path("/dev/shm")
     # Shared memory belongs on a tmpfs, and a Unix socket's path has 107 bytes.
     base = memory if os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="turnout-load-", dir=base) as name:
-        stage = Stage(Path(name), workers=workers, servers=servers)
+        stage = Stage(Path(name), workers=workers, servers=servers, control_killed=control_killed)
         try:
             await stage.start()
             yield stage
