@@ -343,6 +343,27 @@ def test_memory_is_bounded_by_one_line_or_the_trailers() -> None:
         assert held < 4 * TRAILER_BYTES
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        b"0\r\n" + b"A: b\r\n" * 40_000,
+        b"0\r\nA: " + b"b" * 250_000,
+        b"5" + b";a=b" * 60_000,
+        b'5;a="' + b"\\a" * 120_000,
+    ],
+    ids=["trailers", "a trailer", "extensions", "a quoted extension"],
+)
+def test_one_long_read_is_refused_without_being_looked_through(read: bytes) -> None:
+    """A search may remember 100 bytes for each that it has passed."""
+    decoder = ChunkedDecoder()
+    tracemalloc.start()
+    decoder.reencode(read)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert decoder.fault is not None
+    assert peak < 300_000  # the read itself is held, and no more than some lines beside it
+
+
 # ---------------------------------------------------------------- writing
 
 
