@@ -430,14 +430,14 @@ class Downstream:
             out = decoder.reencode(data)
             ended = decoder.finished
             exchange.bytes_in += decoder.body_bytes - before
-            if decoder.fault is not None:
-                self.body = None
-                exchange.bad_request_body(decoder.fault)
-                return
             limit = self.worker.table.limits.body_bytes
             if limit and decoder.body_bytes > limit:
                 self.body = None
                 exchange.body_too_large()
+                return
+            if decoder.fault is not None:
+                self.body = None
+                exchange.bad_request_body(decoder.fault)
                 return
             if ended:
                 self.buffer = decoder.leftover
