@@ -12,17 +12,19 @@ from pathlib import Path
 from random import SystemRandom
 from time import monotonic
 
-from tests.fuzz.drive import Found, Worlds, check
-from tests.fuzz.loop import Fuzzer, minimise, read, write
+from tests.fuzz.drive import Found, Worlds
+from tests.fuzz.loop import Fuzzer, check, minimise, read, write
 
 SHOWN_S = 10.0
+TOLD_MAX = 1500
+"""Characters; the file has all."""
 
 
 def tell(found: Found) -> None:
     case = found.case
-    print(f"  {case.kind}, {found.way}: {found.text}")
+    print(f"  {case.kind}, {found.way}: {found.text[:TOLD_MAX]}")
     print(f"    asked {case.asked!r}, end {case.end!r}, world {case.world!r}")
-    print(f"    data {case.data!r}")
+    print(f"    data {repr(case.data)[:TOLD_MAX]}")
     if found.way == "in pieces":
         print(f"    cuts {found.cuts}")
     sys.stdout.flush()
@@ -40,7 +42,7 @@ def main() -> int:
             wrong = 0
             for path in arguments.case:
                 found, result = check(worlds, *read(path))
-                print(f"{path}: {len(found)} wrong; {result.counted}")
+                print(f"{path}: {len(found)} wrong; {result.counted if result is not None else ''}")
                 for one in found:
                     tell(one)
                 wrong += len(found)

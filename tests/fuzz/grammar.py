@@ -157,9 +157,13 @@ def request(random: Random, hostile: float) -> bytes:
     body = _framed(random, fields, hostile)
     if random.random() > hostile / 4:
         fields.append(random.choice(HOSTS) if random.random() < hostile else HOSTS[0])
-    random.shuffle(fields)
     method = random.choice(METHODS if random.random() < hostile else METHODS[:10])
     where = random.choice(TARGETS if random.random() < hostile else TARGETS[:5])
+    if random.random() < 0.06:
+        fields += [b"Connection: Upgrade", b"Upgrade: websocket"]
+        if random.random() > hostile:
+            method, where = b"GET", random.choice((b"/w", b"/w", b"/no"))
+    random.shuffle(fields)
     version = random.choice(VERSIONS) if random.random() < hostile else VERSIONS[0]
     blank = b" " if random.random() > hostile / 8 else random.choice((b"  ", b"\t", b""))
     out = (
@@ -176,7 +180,8 @@ def request(random: Random, hostile: float) -> bytes:
 def answer(random: Random, hostile: float) -> bytes:
     """One answer of a server, with what comes before and behind it."""
     out = b""
-    while random.random() < 0.12:
+    again = random.choice((0.1, 0.1, 0.1, 0.8))
+    while random.random() < again:
         out += random.choice(INTERIMS) if random.random() < hostile else INTERIMS[1]
     fields = _fields(random, hostile)
     body = _framed(random, fields, hostile)
@@ -220,7 +225,7 @@ def mutate(random: Random, data: bytes, others: bytes) -> bytes:
     return b"\r\n".join(lines)
 
 
-WORLD_NAMES: Final = ("tight", "tight", "wide", "trusting")
+WORLD_NAMES: Final = ("tight", "tight", "tight", "wide", "wide", "trusting", "healthy")
 
 
 def case(random: Random, corpus: list[Case]) -> Case:

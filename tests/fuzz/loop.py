@@ -7,17 +7,20 @@ guided by coverage does; what is covered is what a client, a server and an opera
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from tests.fuzz import grammar
-from tests.fuzz.drive import Case, Found, Result, Worlds, check
+from tests.fuzz import drive, grammar
+from tests.fuzz.drive import Case, Found, Result, Worlds
+from tests.fuzz.turns import STEPS, Episode
 
 CORPUS_MAX: Final = 3000
+EPISODES: Final = 0.06
+"""Of what is tried, so many are episodes of turns: each takes as long as ten others."""
 SAME_MAX: Final = 3
 """Findings of one sort that are told; the others are counted."""
 
@@ -51,13 +54,18 @@ class Fuzzer:
     def step(self) -> list[Found]:
         """Try one case; return what is wrong with it."""
         random = self._random
-        case = grammar.case(random, self.corpus)
         self.tried += 1
+        if random.random() < EPISODES:
+            case = Case("turns", b"%d %d" % (random.getrandbits(48), STEPS))
+            cuts: tuple[int, ...] = ()
+        else:
+            case = grammar.case(random, self.corpus)
+            cuts = grammar.cuts(random, case.data)
         if not case.data:
             return []
-        found, result = check(self.worlds, case, grammar.cuts(random, case.data))
-        seen = shape(case, result)
-        if seen not in self.shapes and not found:
+        found, result = check(self.worlds, case, cuts)
+        seen = shape(case, result) if result is not None else None
+        if seen is not None and seen not in self.shapes and not found:
             self.shapes.add(seen)
             if len(self.corpus) < CORPUS_MAX:
                 self.corpus.append(case)
@@ -78,6 +86,17 @@ class Fuzzer:
             yield self.step()
 
 
+def check(
+    worlds: Worlds, case: Case, cuts: tuple[int, ...] = ()
+) -> tuple[list[Found], Result | None]:
+    """Try a case in all ways; return what is wrong, and its first result, if it has one."""
+    if case.kind != "turns":
+        return drive.check(worlds, case, cuts)
+    seed, steps = map(int, case.data.split())
+    problems = Episode(seed).run(steps)
+    return ([Found(case, (), "turns", "; ".join(problems))] if problems else []), None
+
+
 def sort_of(found: Found) -> str:
     """Findings of the same cause mostly have the same words."""
     words = [word for word in found.text.replace("\n", " ").split() if word.isalpha()]
@@ -87,24 +106,29 @@ def sort_of(found: Found) -> str:
 # ---------------------------------------------------------------- making it small
 
 
-def minimise(worlds: Worlds, found: Found, seconds: float = 20.0) -> Found:
+def minimise(worlds: Worlds, found: Found, seconds: float = 5.0) -> Found:
     """Return a smaller case that is wrong in the same way."""
     end_s = monotonic() + seconds
     name = sort_of(found)
 
-    def still(case: Case, cuts: tuple[int, ...]) -> Found | None:
+    def still(case: Case, cuts: tuple[int, ...] = (), /) -> Found | None:
         if monotonic() > end_s or not case.data:
             return None
         again, _ = check(worlds, case, cuts)
         return next((one for one in again if sort_of(one) == name), None)
 
     best = found
+    if found.case.kind == "turns":
+        return _with_fewer_steps(found, still)
     for change in (_without_pieces, _with_plain_options):
         best = change(best, still)
     return best
 
 
-Still = Callable[[Case, tuple[int, ...]], Found | None]
+class Still(Protocol):
+    """Is this case wrong in the same way?"""
+
+    def __call__(self, case: Case, cuts: tuple[int, ...] = (), /) -> Found | None: ...
 
 
 def _without_pieces(found: Found, still: Still) -> Found:
@@ -120,6 +144,18 @@ def _without_pieces(found: Found, still: Still) -> Found:
             else:
                 found = smaller
         size //= 2
+    return found
+
+
+def _with_fewer_steps(found: Found, still: Still) -> Found:
+    seed, steps = map(int, found.case.data.split())
+    at, step = steps, max(1, steps // 2)
+    while step:
+        fewer = still(replace(found.case, data=b"%d %d" % (seed, at - step))) if at > step else None
+        if fewer is None:
+            step //= 2
+        else:
+            found, at = fewer, at - step
     return found
 
 

@@ -5,6 +5,7 @@ messages in it, with the same fields and bodies, and end each at the same byte.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -309,7 +310,7 @@ def check_answer(data: bytes, one: Answer, method: bytes) -> None:
     """The same for an answer that its client has got whole. llhttp can read neither one to HEAD nor
     the end of one that ends by close."""
     mine = Message((b"%d" % one.status, b""), one.fields, one.body)
-    readers = {"h11": lambda: h11_answer(data, method)}
+    readers: dict[str, Callable[[], list[Message]]] = {"h11": lambda: h11_answer(data, method)}
     if method != b"HEAD" and (one.get(b"content-length") or one.get(b"transfer-encoding")):
         readers["llhttp"] = lambda: llhttp_answer(data)
     for name, reader in readers.items():

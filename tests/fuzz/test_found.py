@@ -77,3 +77,19 @@ def test_an_answer_ended_by_close_that_is_given_up_for_a_client_that_closed_its_
         client.wire.deliver_eof()
     at.loop.settle()
     assert client.wire.aborted and client.wire.resets
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+def test_a_body_that_is_too_long_and_malformed_behind_that_is_too_long_however_it_comes(
+    at: World, size: int
+) -> None:
+    client = at.client()
+    limit = at.worker.table.limits.body_bytes
+    data = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b!!" % (
+        limit + 1, b"x" * (limit + 1)
+    )  # fmt: skip
+    for place in range(0, len(data), size):
+        if client.wire.reading:
+            client.wire.deliver(data[place : place + size])
+            at.loop.settle()
+    assert client.wire.sent.startswith(b"HTTP/1.1 413 ")

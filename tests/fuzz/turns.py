@@ -10,14 +10,14 @@ idempotent reaches servers once at most; the counters add up. One number makes a
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
 from tests.fuzz import readers
 from tests.fuzz.drive import held_bytes
 from tests.fuzz.readers import Message, Unreadable
-from tests.fuzz.world import TIGHT, WIDE, Client, Wire, World, world
+from tests.fuzz.world import WIDE, Client, Wire, world
 from turnout.config.table import TablePool
 from turnout.proxy.scoreboard import NEWEST_EPOCH, RoutingWord, service_word_index
 
@@ -32,6 +32,7 @@ POOLS: Final = (
     TablePool(idle_timeout_s=1e6, connections_max=3, idle_max=1, reuse_safe=True),
     TablePool(idle_timeout_s=0.0),
 )
+TIGHT_TURNS: Final = replace(WIDE, replay_bytes=90, pipeline_bytes=200, headers=12)
 _ID: Final = re.compile(rb"/(i[0-9]+)")
 _SAFE: Final = (b"GET", b"HEAD", b"PUT", b"DELETE")
 
@@ -60,6 +61,10 @@ class Serving:
     unsent: bytes = b""
     early: bool = False
     """It has answered what it has not read whole."""
+    ends: bytes | None = None
+    """Id whose answer ends with the connection."""
+    said: bytes = b""
+    """Of that answer."""
 
 
 class Episode:
@@ -77,7 +82,7 @@ class Episode:
         self.clients: list[Asking] = []
         self.servers: list[Serving] = []
         self._known_wires = 0
-        self._limits = random.choice((TIGHT, WIDE, WIDE))
+        self._limits = random.choice((TIGHT_TURNS, WIDE, WIDE))
         self._pool = random.choice(POOLS)
         self._honest = random.random() < 0.5
         """Servers do nothing worse than to be slow."""
@@ -386,17 +391,25 @@ class Episode:
             if one.body != self.bodies[number]:
                 self.problems.append(f"{number!r} came with {len(one.body)} bytes of body")
 
-    def _answer_to(self, number: bytes) -> bytes:
+    def _answer_to(self, serving: Serving, number: bytes) -> bytes:
         random = self._random
         body = (number + b".") * random.choice((0, 1, 10, 100, 2000, 20000))
         self.answered_with.setdefault(number, []).append(body)
-        head = b"HTTP/1.1 %d X\r\nX-Id: %b\r\n" % (random.choice((200, 200, 404, 500, 503)), number)
+        status = random.choice((200, 200, 404, 500, 503))
+        version = 1 if random.random() < 0.95 else 0
+        head = b"HTTP/1.%d %d X\r\nX-Id: %b\r\n" % (version, status, number)
+        if random.random() < 0.05:
+            head += b"Content-Type: text/event-stream\r\n"
         if random.random() < 0.1:
             head += b"Connection: close\r\n"
         if self.methods[number] == b"HEAD":
             body_out = b""
             head += b"Content-Length: %d\r\n" % len(body)
-        elif random.random() < 0.2:
+        elif random.random() < 0.1:
+            serving.ends, serving.said = number, b""
+            self.answered_with[number].pop()
+            body_out = body
+        elif version and random.random() < 0.2:
             head += b"Transfer-Encoding: chunked\r\n"
             body_out = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
         else:
@@ -415,10 +428,10 @@ class Episode:
             if serving.questions:
                 found = _ID.search(serving.questions.pop(0).start[1])
                 assert found is not None
-                data = self._answer_to(found[1])
+                data = self._answer_to(serving, found[1])
             elif serving.begun is not None and not serving.early and random.random() < 0.2:
                 serving.early = True
-                data = self._answer_to(serving.begun)
+                data = self._answer_to(serving, serving.begun)
             elif (
                 not self._honest and len(wire.sent) == serving.read and not wire.waiting
                 and random.random() < 0.05
@@ -431,7 +444,17 @@ class Episode:
         if random.random() < 0.3 and len(data) > 1:
             cut = random.randrange(1, len(data))
             data, serving.unsent = data[:cut], data[cut:]
+        serving.said += data
         wire.deliver(data)
+        if serving.ends is not None and not serving.unsent and wire.open and wire.reading:
+            self._server_ends(serving)
+
+    def _server_ends(self, serving: Serving) -> None:
+        """A clean end. What has been said until then is the whole of an answer that has no other."""
+        if serving.ends is not None:
+            _, _, body = serving.said.rpartition(b"\r\n\r\n")
+            self.answered_with[serving.ends].append(body)
+        serving.wire.deliver_eof()
 
     def _server_goes(self, serving: Serving) -> None:
         wire, random = serving.wire, self._random
@@ -441,4 +464,4 @@ class Episode:
             error = ConnectionResetError(104, "reset") if random.random() < 0.5 else None
             wire.force_close(error)
         elif wire.reading:
-            wire.deliver_eof()
+            self._server_ends(serving)
