@@ -557,14 +557,16 @@ class Downstream:
             return
         self.close_after = True
         if reset:
-            self.transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, RESET
-            )
+            self._reset_on_close()
             self.transport.abort()
         else:
             # What was written goes out, if the client takes it at all.
             self.transport.close()
             self._linger_from_now()
+
+    def _reset_on_close(self) -> None:
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def _abort(self, exchange: Exchange) -> None:
         """The client is held to have gone. In case it reads on after all: what it has of an
@@ -628,6 +630,7 @@ class Downstream:
     def _linger_from_now(self) -> None:
         self.lingering = True
         self.ready = False
+        self.written_left = self.transport.get_write_buffer_size()
         total_s = self.worker.table.timeouts.linger_total_s
         self.linger_until_s = self.worker.now_s + total_s if total_s else math.inf
         self._linger()
@@ -674,8 +677,10 @@ class Downstream:
         self.deadline_s = 0.0
         exchange = self.exchange
         if self.lingering:
-            if self.write_paused and self._client_reads():
-                return
+            if self.transport.get_write_buffer_size():
+                if self._client_reads():
+                    return
+                self._reset_on_close()  # else the end of what it has got looks like that of all
             self.transport.abort()
         elif exchange is not None and exchange.state is not State.ENDED:
             if self.write_paused and self._client_reads():

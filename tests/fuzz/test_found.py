@@ -93,3 +93,24 @@ def test_a_body_that_is_too_long_and_malformed_behind_that_is_too_long_however_i
             client.wire.deliver(data[place : place + size])
             at.loop.settle()
     assert client.wire.sent.startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_slow_clients_last_answer_is_waited_for_while_it_reads_and_then_looks_cut(
+    at: World,
+) -> None:
+    """Also with less to write than what pauses the server."""
+    client = at.client()
+    client.wire.deliver(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+    at.loop.settle()
+    client.wire.takes = False
+    at.servers[0].deliver(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300)
+    at.servers[0].deliver_eof()
+    at.loop.settle()
+    client.wire.takes_some(200)
+    client.down.deadline_passed()
+    at.loop.settle()
+    assert client.wire.sent and not client.wire.aborted
+    client.down.deadline_passed()
+    at.loop.settle()
+    assert client.wire.resets and client.wire.aborted
+    assert not client.wire.sent.endswith(b"x" * 300)

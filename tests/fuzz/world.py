@@ -357,6 +357,13 @@ class Wire:
             self.force_close(error)
             return False
 
+    def takes_some(self, size: int) -> None:
+        """The peer takes so many bytes of what waits, and not all."""
+        data = b"".join(self.waiting)
+        assert size < len(data)
+        self.sent += data[:size]
+        self.waiting, self.waiting_bytes = [data[size:]], len(data) - size
+
     def drain(self) -> None:
         """The peer takes all that waits."""
         if not self.waiting or self.conn_lost:
