@@ -72,6 +72,8 @@ class Result:
     """That servers have got whole."""
     rests: list[bytes] = field(default_factory=list)
     """Of requests that they have not got whole; and what came through a tunnel."""
+    server_is_kept: bool = False
+    """Its connection may be used again."""
     counted: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -269,6 +271,7 @@ def _run_answer(
     _end(at, case, wire, client)
     servers.answer_all()  # a request that was sent anew
     result.client_end = end_of(client.wire)
+    result.server_is_kept = wire.open
     result.to_client = bytes(client.wire.sent)
     result.requests = servers.requests[:]
     method = ASKED[case.asked].partition(b" ")[0]
@@ -322,10 +325,8 @@ def _end(at: World, case: Case, wire: Wire, client: Client) -> None:
 def end_of(wire: Wire) -> str:
     if wire.resets:
         return "reset"
-    if wire.aborted:
+    if wire.aborted and not wire.eof:
         return "aborted"
-    if wire.eof:
-        return "eof"
     return "ended" if wire.eof or wire.closing else "open"
 
 
@@ -437,6 +438,8 @@ def _answer_differs(one: Result, other: Result) -> str | None:
         return f"the client gets {one.to_client!r}\n      or {other.to_client!r}"
     if one.client_end != other.client_end:
         return f"the client's connection is {one.client_end} or {other.client_end}"
+    if one.server_is_kept is not other.server_is_kept:
+        return f"the server's connection is kept: {one.server_is_kept} or {other.server_is_kept}"
     if one.counted != other.counted:
         return f"counted is {one.counted}\n      or {other.counted}"
     return None

@@ -32,12 +32,13 @@ HOSTS: Final = (
 FIELDS: Final = (
     b"X-A: b", b"Accept: */*", b"Cookie: a=b; c=d", b"User-Agent: fuzz", b"Content-Type: text/plain",
     b"X-Empty:", b"X-Ws: \t b \t", b"X-Latin: \xe9\xff", b"x:y",
-    b"Connection: close", b"Connection: keep-alive", b"Connection: Close", b"connection: close",
+    b"Connection: close", b"Connection: keep-alive",
+    b"Connection: Close", b"connection: close",
     b"Connection: keep-alive, X-A", b"Connection: close, X-A", b"Connection: host", b"Connection: ,",
     b"Connection: content-length", b"Connection: a b", b"Connection: upgrade", b"Connection:",
     b"Connection: x_forwarded_for", b"Connection: Upgrade, HTTP2-Settings",
     b"Keep-Alive: timeout=5", b"Keep-Alive: timeout=0", b"Keep-Alive: timeout=99999999999999999999",
-    b"Keep_Alive: 1", b"Proxy-Connection: close",
+    b"Keep_Alive: 1", b"Proxy-Connection: close", b"Content_Length: 3", b"Transfer_Encoding: chunked",
     b"Upgrade: websocket", b"Upgrade: h2c", b"Upgrade: websocket, h2c", b"HTTP2-Settings: AAMAAABk",
     b"TE: trailers", b"TE: chunked", b"Trailer: X-A", b"Trailer: Content-Length",
     b"Expect: 100-continue", b"Expect: 100-Continue", b"Expect: x", b"Expect:",
@@ -132,7 +133,7 @@ def _chunked(random: Random, body: bytes, hostile: float) -> bytes:
 
 def _fields(random: Random, hostile: float) -> list[bytes]:
     count = random.choice((0, 0, 1, 1, 2, 3, 5, 20 if random.random() < 0.1 else 2))
-    plain = FIELDS[:9]
+    plain = FIELDS[:11]
     return [random.choice(FIELDS if random.random() < hostile * 2 else plain) for _ in range(count)]
 
 

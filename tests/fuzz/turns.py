@@ -28,6 +28,7 @@ HELD_MAX_BYTES: Final = 2_000_000
 POOLS: Final = (
     TablePool(idle_timeout_s=1e6),
     TablePool(idle_timeout_s=1e6, connections_max=1),
+    TablePool(idle_timeout_s=1e6, connections_max=1),
     TablePool(idle_timeout_s=1e6, connections_max=2),
     TablePool(idle_timeout_s=1e6, connections_max=3, idle_max=1, reuse_safe=True),
     TablePool(idle_timeout_s=0.0),
@@ -433,7 +434,8 @@ class Episode:
                 serving.early = True
                 data = self._answer_to(serving, serving.begun)
             elif (
-                not self._honest and len(wire.sent) == serving.read and not wire.waiting
+                not self._honest and serving.ends is None
+                and len(wire.sent) == serving.read and not wire.waiting
                 and random.random() < 0.05
             ):  # fmt: skip
                 wire.deliver(b"HTTP/1.1 408 Stray\r\nX-Id: stray\r\nContent-Length: 0\r\n\r\n")
