@@ -77,6 +77,7 @@ LOW_WATER_BYTES: Final = HIGH_WATER_BYTES // 4
 READ_BYTES: Final = 256 * 1024
 """What uvloop reads at once."""
 TURNS_MAX: Final = 1000
+BIND: Final = "127.0.0.1:8080"
 DATE: Final = b"Thu, 26 Nov 2026 05:00:00 GMT"
 
 TIGHT: Final = TableLimits(
@@ -402,7 +403,7 @@ class World:
 
     def client(self) -> Client:
         """Connect a client."""
-        down = Downstream(self.worker, self.health_path)
+        down = Downstream(self.worker, self.worker.admission.door(BIND), self.health_path)
         found = Client(down, Wire(self.loop, down, self.quiet))
         down.connection_made(cast(asyncio.Transport, found.wire))
         self.clients.append(found)
@@ -586,6 +587,7 @@ def world(
         with loop.running():
             worker = Worker(arguments, loop.as_loop)
             worker.adopt_table()
+        worker.connections_looked_at = 1 << 30  # descriptors: nobody here has any
         worker.date, worker.date_line = DATE, b"Date: " + DATE + b"\r\n"
         found = World(loop, worker, quiet, health_path)
         loop.connect = found.connect

@@ -83,7 +83,7 @@ def test_a_head_is_refused_in_the_same_words_however_it_comes(
     answers = set()
     for size in (len(head), 1, 2, 7):
         transport = Transport()
-        down = Downstream(at.worker, b"")
+        down = Downstream(at.worker, at.worker.admission.door("-"), b"")
         down.connection_made(transport)  # type: ignore[arg-type]
         for place in range(0, len(head), size):
             down.data_received(head[place : place + size])
