@@ -390,7 +390,7 @@ class Worker:
     def _look_whether_room(self) -> None:
         """Accept again once some descriptors more than the fewest are free."""
         room = self._descriptors - self._descriptors // 16
-        if not self._is_full(room) and descriptors.any_left(self._link.fileno()):
+        if not self._is_full(room) and descriptors.any_left():
             self.accept_paused = False
             self.words[self.region_base + R_ACCEPT_PAUSED] = 0
 
@@ -576,7 +576,7 @@ class Worker:
             self._look_when()
             if self.accept_paused:
                 self._look_whether_room()
-            elif not descriptors.any_left(self._link.fileno()):
+            elif not descriptors.any_left():
                 self._pause_accepting()  # the system has none, or somebody lowered the limit
             if self.listeners:
                 self._look_at_siblings()
