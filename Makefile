@@ -42,7 +42,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup compiled test test-compiled demo load bench bench-quick bench-smoke bench-tools lint check docs lock clean
+.PHONY: help setup compiled test test-compiled demo load bench bench-quick bench-smoke bench-tools fuzz lint check docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
