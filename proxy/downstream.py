@@ -726,7 +726,7 @@ class Downstream:
             exchange.too_slow(fault)
         else:
             self.worker.count_fault(fault)
-            self.transport.abort()
+            self.break_off(reset=True)
 
     def _client_reads(self) -> bool:
         """Has a slow client taken anything since the last look? Then it gets as long again."""

@@ -653,6 +653,8 @@ class Exchange(Account):
             self._body_late(fault)
         else:
             self.worker.count_fault(fault)
+            # What it has not taken of the answer would take it as long again.
+            self.breaks_by_reset = True
             self.cut("timeout")
 
     def _body_late(self, fault: str) -> None:
