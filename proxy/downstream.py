@@ -44,6 +44,11 @@ by close can have."""
 # Why reading from the client is paused; bits, as several may hold at once.
 PAUSED_BODY: Final = 1
 PAUSED_PIPELINE: Final = 2
+PAUSED_TURN: Final = 4
+
+TURN_FRAMING_BYTES: Final = 16 * 1024
+"""So much of chunks that is no data (sizes, line ends) is read of a client in one turn of the
+loop. libuv reads up to 32 times 256 KB in one, and of chunks of one byte each read takes 24 ms."""
 
 
 NO_HOP: Final = make_hop(peer=b"unknown", scheme=b"http", via=b"", trusted=False)
@@ -429,7 +434,11 @@ class Downstream:
             before = decoder.body_bytes
             out = decoder.reencode(data)
             ended = decoder.finished
-            exchange.bytes_in += decoder.body_bytes - before
+            gained = decoder.body_bytes - before
+            exchange.bytes_in += gained
+            if len(data) - gained > TURN_FRAMING_BYTES:
+                self._pause(PAUSED_TURN)
+                self.worker.loop.call_soon(self._resume, PAUSED_TURN)
             limit = self.worker.table.limits.body_bytes
             if limit and decoder.body_bytes > limit:
                 self.body = None

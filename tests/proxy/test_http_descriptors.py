@@ -122,7 +122,7 @@ async def test_a_request_that_finds_no_descriptor_gets_503_and_its_server_no_bla
         pid = at.product.workers()[0]
         async with await at.client() as first, await at.client() as second:
             await served(at, first)
-            asked = asyncio.ensure_future(first.get("/busy?delay=2"))
+            asked = asyncio.ensure_future(first.get("/busy?delay=1"))
             await at.blue.received("/busy")
             used_s = cpu_s(pid)
             with none_for(pid):
