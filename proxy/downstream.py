@@ -19,6 +19,7 @@ from turnout.proxy.admission import NOBODY, Door
 from turnout.proxy.exchange import Exchange, State
 from turnout.proxy.framing import BodyKind, ChunkedDecoder, Refused
 from turnout.proxy.head import (
+    NO_HEAD,
     RequestHead,
     forward_request,
     parse_request,
@@ -32,6 +33,7 @@ from turnout.proxy.scoreboard import (
     TABLE_IN_FORCE,
 )
 from turnout.proxy.slow import Progress
+from turnout.proxy.target import cannot_become_head
 
 if TYPE_CHECKING:
     from turnout.proxy.tunnel import Tunnel
@@ -53,6 +55,7 @@ loop. libuv reads up to 32 times 256 KB in one, and of chunks of one byte each r
 
 NO_HOP: Final = make_hop(peer=b"unknown", scheme=b"http", via=b"", trusted=False)
 """Of a connection that has not asked yet, or not for a while: nobody has looked at its peer."""
+NO_HEAD_OF_HEAD: Final = replace(NO_HEAD, method=b"HEAD")
 _HEAD_END: Final = b"\r\n\r\n"
 _P: Final = ord("P")
 _NONE: Final = BodyKind.NONE  # Hot: looking up an enum's member takes 0.05 us.
@@ -282,7 +285,8 @@ class Downstream:
         """Start the first request of the buffer; False when its head is not complete."""
         data = self.buffer
         if data[:2] == b"\r\n":
-            # RFC 9112, section 2.2: an empty line before the request line is ignored.
+            # RFC 9112, section 2.2: an empty line before the request line is ignored; each,
+            # as it would be if it came by itself.
             while data[:2] == b"\r\n":
                 data = data[2:]
             self.buffer = data
@@ -296,10 +300,8 @@ class Downstream:
         if end < 4:
             if header_bytes and len(data) > header_bytes:
                 self._too_large(data)
-            elif data == b"\r":
-                pass  # half of that empty line
-            elif _never_a_head(data):
-                self._refuse(replies.MALFORMED, "malformed_request")
+            elif cannot_become_head(data):
+                self._refuse(replies.MALFORMED, "malformed_request", data)
             return False
         if header_bytes and end > header_bytes:
             self._too_large(data)
@@ -315,19 +317,20 @@ class Downstream:
 
     def _refuse_head(self, head: bytes, refused: Refused) -> None:
         """Answer a whole head as it would have been if its end had not come yet."""
-        if _never_a_head(head):
-            self._refuse(replies.MALFORMED, "malformed_request")
+        head = head.removeprefix(b"\r\n")
+        if cannot_become_head(head):
+            self._refuse(replies.MALFORMED, "malformed_request", head)
         else:
-            self._refuse(replies.refused(refused), refused.reason)
+            self._refuse(replies.refused(refused), refused.reason, head)
 
     def _too_large(self, data: bytes) -> None:
         allowed = data[: self.worker.table.limits.header_bytes]
-        if _never_a_head(allowed):
-            self._refuse(replies.MALFORMED, "malformed_request")
+        if cannot_become_head(allowed):
+            self._refuse(replies.MALFORMED, "malformed_request", data)
         elif b"\r\n" in allowed:
-            self._refuse(replies.HEAD_TOO_LARGE, "header_too_large")
+            self._refuse(replies.HEAD_TOO_LARGE, "header_too_large", data)
         else:
-            self._refuse(replies.TARGET_TOO_LONG, "target_too_long")
+            self._refuse(replies.TARGET_TOO_LONG, "target_too_long", data)
 
     def _start(self, head: RequestHead) -> None:
         """Route one request whose head has been read."""
@@ -375,19 +378,20 @@ class Downstream:
                 whole = self.buffer[:length]
                 self.buffer = self.buffer[length:]
             else:
-                refuse = self._body_begins(kind, length, limit)
+                refuse = self._body_begins(head, limit)
         exchange.begin(head, out, request_id, service, started_us, refuse, whole)
         if self.body is not None and self.buffer and not self.lingering:
             data, self.buffer = self.buffer, b""
             self._body(data)
 
-    def _body_begins(self, kind: BodyKind, length: int, limit: int) -> replies.Reply | None:
+    def _body_begins(self, head: RequestHead, limit: int) -> replies.Reply | None:
         """What comes now is a body; the answer to one that is longer than `limit` bytes."""
-        self.body = kind
-        self.remaining = length
-        if kind is BodyKind.CHUNKED:
-            self.decoder = ChunkedDecoder(400, self.worker.table.limits.trailer_bytes)
-        elif limit and length > limit:
+        self.body = head.body
+        self.remaining = head.content_length
+        if head.body is BodyKind.CHUNKED:
+            limits = self.worker.table.limits
+            self.decoder = ChunkedDecoder(400, limits.trailer_bytes, head.named)
+        elif limit and head.content_length > limit:
             return replies.BODY_TOO_LARGE
         return None
 
@@ -594,11 +598,13 @@ class Downstream:
 
     # ------------------------------------------------------------ the end
 
-    def _refuse(self, reply: replies.Reply, reason: str) -> None:
-        """Answer a head that cannot be read, and close: what follows it cannot be either."""
+    def _refuse(self, reply: replies.Reply, reason: str, data: bytes = b"") -> None:
+        """Answer the head that `data` begins with, which cannot be read, and close: what follows
+        it cannot be either. Who asks by HEAD expects no body, whatever else is wrong."""
         self._count_refused(reason)
         self.buffer = b""
-        self.reply(reply, None, self.worker.request_id(), close=True)
+        head = NO_HEAD_OF_HEAD if data.startswith(b"HEAD ") else None
+        self.reply(reply, head, self.worker.request_id(), close=True)
         self._close_politely()
 
     def _turn_away(self, reason: str) -> None:
@@ -707,7 +713,7 @@ class Downstream:
                 self.worker.count_fault("reader_timeout")
                 self.transport.abort()
         elif self.buffer:
-            self._refuse(replies.HEADER_TIMEOUT, "header_timeout")
+            self._refuse(replies.HEADER_TIMEOUT, "header_timeout", self.buffer)
         else:
             self.close_after = True
             self._close_politely()
@@ -746,12 +752,6 @@ class Downstream:
         idle_s = self.worker.table.timeouts.body_idle_s
         self.deadline_s = self.worker.now_s + idle_s if idle_s else 0.0
         return True
-
-
-def _never_a_head(data: bytes) -> bool:
-    """Whether bytes can be told to begin no head before the blank line has come: else whoever
-    sends bare line feeds, or another protocol, would wait for an answer."""
-    return data[0] <= 32 or data[0] >= 127 or b"\n\n" in data
 
 
 def _own_name(name: object) -> bytes:

@@ -7,6 +7,7 @@ is refused here. `head.py` finds the fields, this module says what they mean tog
 """
 
 import re
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -176,19 +177,26 @@ class ChunkedDecoder:
 
     Strict: sizes of 1 to 16 hex digits below 2^63, CRLF at every end, extensions of the
     standard's form without white space around their signs. Extensions are dropped, and so
-    are trailers that frame, route or authenticate. It holds back one unfinished line, or the
+    are trailers that frame, route or authenticate, or that Connection names. It holds back one unfinished line, or the
     unfinished trailers, no more.
     """
 
     __slots__ = (
-        "_at", "_held", "_left", "_status", "_trailer_bytes",
+        "_at", "_held", "_left", "_named", "_status", "_trailer_bytes",
         "body_bytes", "fault", "finished", "leftover", "trailers",
     )  # fmt: skip
 
-    def __init__(self, refuse_status: int = 400, trailer_bytes: int = 8192) -> None:
+    def __init__(
+        self,
+        refuse_status: int = 400,
+        trailer_bytes: int = 8192,
+        named: AbstractSet[bytes] = frozenset(),
+    ) -> None:
         """`refuse_status` is a fault's: 400 for a request, 502 for a response. The whole
-        trailer section may have `trailer_bytes`; 0 is no limit."""
+        trailer section may have `trailer_bytes`; 0 is no limit. `named` are the options of the
+        head's Connection: trailers of these names go no further (RFC 9110, section 7.6.1)."""
         self._status = refuse_status
+        self._named = named
         self._trailer_bytes = trailer_bytes or BODY_BYTES_MAX
         self._at = _SIZE
         self._left = 0
@@ -324,7 +332,8 @@ class ChunkedDecoder:
             if line is None:
                 self._refuse("The trailers are malformed or too large.")
                 return -1
-            if not is_protected(line[1].lower()):
+            name = line[1].lower()
+            if not is_protected(name) and name not in self._named:
                 kept.append(line[0])
             position = line.end()
         self.trailers = b"".join(kept)

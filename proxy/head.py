@@ -82,6 +82,8 @@ class RequestHead:
     """Start line and the fields that go on untouched; ends with CRLF."""
     tail: bytes
     """What ends the head that is sent on, from the CRLF of its last common line."""
+    named: frozenset[bytes] = NO_OPTIONS
+    """The options of Connection, if there is a body of chunks, whose trailers they hold for."""
 
     @property
     def idempotent(self) -> bool:
@@ -371,6 +373,7 @@ def _read_unusual(
         _forwarding(values),
         kept,
         tail,
+        options,
     )
 
 

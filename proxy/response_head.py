@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 import httptools
 
 from turnout.proxy.fields import (
+    NO_OPTIONS,
     UPGRADES,
     connection_options,
     drop_named,
@@ -48,6 +49,8 @@ class ResponseHead:
     """Status line and the fields that go on untouched; ends with CRLF."""
     declares_chunked: bool
     """Chunked, or the answer to a HEAD that would have been chunked to a GET."""
+    named: frozenset[bytes] = NO_OPTIONS
+    """The options of Connection: trailers of these names go no further either."""
 
     @property
     def is_interim(self) -> bool:
@@ -248,6 +251,10 @@ def _read_unusual(
 
     options = connection_options(found.all_of(_CONNECTION, found.connection), 502)
     keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    if body.kind is _NO_BODY and (coding is not None or content_length(found.length or b"0", 502)):
+        # A body is declared that must not come, to a HEAD or with this status. If it comes
+        # all the same, and late, it would be the beginning of the next answer (decision 20).
+        keep_alive = False
     dropped = options
     if status < 200 or status == 204:
         # RFC 9110, section 8.6: such an answer has no length, whatever it says.
@@ -275,6 +282,7 @@ def _read_unusual(
         is_event_stream,
         kept,
         coding is not None and status >= 200 and status != 204 and status != 304,
+        options,
     )
 
 

@@ -6,6 +6,7 @@ and authority-form is CONNECT's, which is not done here.
 """
 
 import re
+from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
 import httptools
@@ -26,7 +27,7 @@ hosts: dict[bytes, bytes] = {}
 """Host as it was sent -> name to route by; filled by `read_host`, bounded."""
 
 _HOST_VALUE: Final = re.compile(
-    rb"[ \t]*((?:([A-Za-z0-9._~-]+)|(\[[0-9A-Fa-f:.]+\]))(?::[0-9]{0,5})?)[ \t]*"
+    rb"[ \t]*((?:([A-Za-z0-9._~-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?)[ \t]*"
 )
 
 
@@ -34,19 +35,31 @@ def read_host(value: bytes) -> tuple[bytes, bytes]:
     """Return a Host as it is passed on, and the name to route by. Raises Refused(400)."""
     found = _HOST_VALUE.fullmatch(value)
     if found is None:
-        raise Refused(400, "bad_host", "The Host is not a name or an address with a port.")
-    authority, name, address = found.groups()
-    host: bytes = (name or address).lower()
+        raise _bad_host()
+    authority, name, address, port = found.groups()
+    if port and int(port) > 65535:
+        raise _bad_host()
+    if name is None:
+        try:
+            IPv6Address(address.decode())
+        except AddressValueError:
+            raise _bad_host() from None
+        name = b"[" + address + b"]"
+    host: bytes = name.lower()
     if host.endswith(b"."):
         host = host[:-1]
     if not host:
-        raise Refused(400, "bad_host", "The Host is not a name or an address with a port.")
+        raise _bad_host()
     if len(value) <= 255:
         # Bounded twice: whoever sends thousands of names only makes it forget.
         if len(hosts) >= HOSTS_REMEMBERED:
             hosts.clear()
         hosts[authority] = host
     return authority, host
+
+
+def _bad_host() -> Refused:
+    return Refused(400, "bad_host", "The Host is not a name or an address with a port.")
 
 
 _START_LINE: Final = re.compile(rb"([^ \r\n]+) ([^ \r\n]+) HTTP/([0-9])\.([0-9])\r\n")
@@ -77,10 +90,10 @@ def to_origin_form(head: bytes) -> bytes:
         raise connect_refused()
     if TOKEN.fullmatch(method) is None:
         raise Refused(400, "bad_request_line", "The method is not a token.")
+    if method_is_unknown(method):
+        raise Refused(501, "unknown_method", "The method is not known here.")
     form = _ABSOLUTE_FORM.fullmatch(target)
     if form is None:
-        if method_is_unknown(method):
-            raise Refused(501, "unknown_method", "The method is not known here.")
         raise Refused(400, "bad_target", "The target of the request is not valid.")
     authority, path, query = form.groups()
     named: list[bytes] = _HOST_LINE.findall(head)
@@ -100,6 +113,23 @@ def to_origin_form(head: bytes) -> bytes:
         authority,
         _HOST_LINE.sub(b"", head[line.end() - 1 :])[1:],
     )
+
+
+def cannot_become_head(data: bytes) -> bool:
+    """Whether what has come of a head, not empty and without a blank line yet, is none whatever
+    follows: its request line is not one (as HTTP/0.9's, behind which nothing would follow), or a
+    line does not end in CR LF, behind which a blank line may never come.
+
+    Not on the fast path, but for each read of a slow head: counting is all it does to it.
+    """
+    if data == b"\r":
+        return False
+    if data[0] <= 32 or data[0] >= 127:
+        return True
+    lines = data.count(b"\r\n")
+    if lines != data.count(b"\n") or lines != data.count(b"\r") - data.endswith(b"\r"):
+        return True
+    return lines > 0 and _START_LINE.match(data) is None
 
 
 def method_is_unknown(method: bytes) -> bool:
@@ -127,7 +157,9 @@ def fault_of(head: bytes) -> Refused:
         return Refused(400, "several_lengths", "There is more than one Content-Length.")
     try:
         body_end_of_request(
-            lengths[0] if lengths else None, b",".join(codings) if codings else None, 1
+            lengths[0] if lengths else None,
+            b",".join(codings) if codings else None,
+            0 if b" HTTP/1.0\r\n" in head else 1,
         )
     except Refused as refused:
         return refused

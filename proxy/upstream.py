@@ -237,7 +237,8 @@ class UpstreamConnection:
             exchange.passing = head.passing(exchange.head.version_minor)
             self.remaining = head.content_length
             if kind is BodyKind.CHUNKED:
-                self.decoder = ChunkedDecoder(502, worker.table.limits.trailer_bytes)
+                limits = worker.table.limits
+                self.decoder = ChunkedDecoder(502, limits.trailer_bytes, head.named)
             if self.reads_short and self.bytes_left - len(rest) < LONG_BYTES:
                 self.read_short(False)
             out, ended = self._body(rest) if rest else (b"", False)

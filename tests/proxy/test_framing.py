@@ -308,6 +308,12 @@ def test_the_trailers_limit_is_the_callers_and_0_is_none() -> None:
     assert unlimited.trailers == trailers * 1000
 
 
+def test_a_trailer_that_connection_names_goes_no_further() -> None:
+    decoder = ChunkedDecoder(400, 0, {b"x-hop", b"close"})
+    decoder.reencode(b"0\r\nX-HOP: a\r\nX: b\r\n\r\n")
+    assert decoder.trailers == b"X: b\r\n"
+
+
 def test_a_read_in_the_midst_of_a_chunk_is_passed_on_uncopied() -> None:
     decoder = ChunkedDecoder()
     assert decoder.reencode(b"20000\r\n") == b"20000\r\n"

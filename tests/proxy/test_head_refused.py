@@ -13,6 +13,7 @@ from turnout.proxy.fields import Refused
 from turnout.proxy.framing import BodyKind
 from turnout.proxy.head import forward_request, hop, parse_request
 from turnout.proxy.scoreboard import REFUSED_REASONS
+from turnout.proxy.target import cannot_become_head
 
 STRANGER = hop(peer=b"203.0.113.9", scheme=b"http", via=b"turnout", trusted=False)
 
@@ -208,6 +209,9 @@ def test_fields_that_are_refused(
         (b"Host: a@b",),
         (b"Host: a:b",),
         (b"Host: a:123456",),
+        (b"Host: a:65536",),
+        (b"Host: [1]",),
+        (b"Host: [::1::1]",),
         (b"Host: [::1",),
         (b"Host: ::1",),
         (b"Host: [g]",),
@@ -226,9 +230,47 @@ def test_a_missing_or_invalid_host_is_refused(fields: tuple[bytes, ...]) -> None
         assert refusal(request(b"GET / HTTP/1.0", *fields))[0] == 400
 
 
-def test_a_coding_on_http_10_is_refused() -> None:
-    head = request(b"POST / HTTP/1.0", b"Host: a", b"Transfer-Encoding: chunked")
+@pytest.mark.parametrize("coding", [b"chunked", b"gzip"])
+def test_a_coding_on_http_10_is_refused(coding: bytes) -> None:
+    head = request(b"POST / HTTP/1.0", b"Host: a", b"Transfer-Encoding: " + coding)
     assert refusal(head) == (400, "coding_on_http10")
+
+
+@pytest.mark.parametrize("method", [b"FOO", b"get", b"FOO1"])
+def test_an_unknown_method_is_one_whatever_the_targets_form(method: bytes) -> None:
+    for target in (b"/", b"http://a/", b"a"):
+        head = request(method + b" " + target + b" HTTP/1.1", b"Host: a")
+        assert refusal(head) == (501, "unknown_method")
+
+
+@pytest.mark.parametrize(
+    ("begun", "hopeless"),
+    [
+        (b"G", False),
+        (b"\r", False),
+        (b"GET /", False),
+        (b"GET / HTTP/1.1\r", False),
+        (b"GET / HTTP/1.1\r\n", False),
+        (b"GET / HTTP/2.0\r\n", False),  # a head all the same, and its answer is another
+        (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nX", False),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r", False),
+        (b" ", True),
+        (b"\n", True),
+        (b"\x80", True),
+        (b"GET /\r\n", True),
+        (b"GET /\n", True),
+        (b"GET / HTTP/1.1\n", True),
+        (b"GET / HTTP/1.1\rX", True),
+        (b"GET / HTTP/1.1\r\nHost: a\n", True),
+        (b"GET / HTTP/1.1\r\nHost: a\n\r\n", True),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\rX", True),
+        (b"GET / HTTP/1.1\r\nHost: a\r\r\n", True),
+        (b"GET  / HTTP/1.1\r\n", True),
+        (b"hello\r\n", True),
+    ],
+)
+def test_what_can_become_no_head_any_more(begun: bytes, hopeless: bool) -> None:
+    assert cannot_become_head(begun) is hopeless
 
 
 def test_too_many_fields_are_refused_at_the_limit() -> None:
