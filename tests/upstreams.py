@@ -38,10 +38,10 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, SupportsIndex
 from urllib.parse import parse_qsl
 
 ID_FIELD: Final = "X-Test-Id"
@@ -186,6 +186,18 @@ class Exchange:
 Script = Callable[[Exchange], Awaitable[None]]
 
 
+class Recorded(asyncio.StreamReader):
+    """A reader that keeps every byte that came in, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = bytearray()
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        self.raw.extend(data)
+        super().feed_data(data)
+
+
 @dataclass(slots=True)
 class Upstream:
     """One server. `address` is `host:port`, `[v6]:port` or `unix:/path`; port 0 is chosen."""
@@ -199,6 +211,8 @@ class Upstream:
     """Closes each connection behind so many answers, without a word; 0: never."""
     ledger_file: int = -1
     """A descriptor: each request and each answer is written to it at once."""
+    record: bool = False
+    """Keeps what each connection received, in `raw`."""
     healthy: bool = True
     ledger: list[Received] = field(default_factory=list)
     probes: int = 0
@@ -207,6 +221,10 @@ class Upstream:
     connections: int = 0
     """Ever accepted."""
     open: "dict[int, asyncio.StreamWriter]" = field(default_factory=dict)
+    raw: dict[int, bytearray] = field(default_factory=dict)
+    """Connection -> every byte it received, as they came; with `record`."""
+    greeting: bytes = b""
+    """Said on each new connection, before anything is read."""
     _server: asyncio.Server | None = None
     _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -218,8 +236,13 @@ class Upstream:
             self._server = await asyncio.start_unix_server(self._serve, self.address[5:])
             return self
         host, _, port = self.address.rpartition(":")
-        self._server = await asyncio.start_server(
-            self._serve, host.strip("[]"), int(port), backlog=1024
+
+        def made() -> asyncio.StreamReaderProtocol:
+            reader = Recorded() if self.record else asyncio.StreamReader()
+            return asyncio.StreamReaderProtocol(reader, self._serve)
+
+        self._server = await asyncio.get_running_loop().create_server(
+            made, host.strip("[]"), int(port), backlog=1024
         )
         self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
         return self
@@ -273,7 +296,11 @@ class Upstream:
         self.connections += 1
         number = self.connections
         self.open[number] = writer
+        if isinstance(reader, Recorded):
+            self.raw[number] = reader.raw
         self._changed.set()
+        if self.greeting:
+            writer.write(self.greeting)
         try:
             answers = 0
             while await self._one(number, reader, writer):
