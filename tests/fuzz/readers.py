@@ -73,8 +73,6 @@ def _suspect(fields: Fields) -> None:
         raise Unreadable(f"the length {lengths[0]!r}")
     if codings and codings[0] != b"chunked":
         raise Unreadable(f"the coding {codings[0]!r}")
-    if names.count(b"host") > 1:
-        raise Unreadable("two hosts")
 
 
 def read_chunked(data: bytes, position: int) -> tuple[bytes, int, bool]:
@@ -117,7 +115,7 @@ def read_request(data: bytes) -> Message | None:
     line = _REQUEST_LINE.fullmatch(start)
     if line is None:
         raise Unreadable(f"the request line {start!r}")
-    if [name for name, _ in fields].count(b"host") != 1:
+    if [name.replace(b"_", b"-") for name, _ in fields].count(b"host") != 1:
         raise Unreadable("not one Host")
     named = dict(fields)
     if b"transfer-encoding" in named:

@@ -4,6 +4,7 @@ Always the same cases, as the same seed makes the same ones. And it would find s
 mistakes into the product, small ones of the kind that have been made, and each is found.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from tests.fuzz import loop
 from tests.fuzz.drive import Case, Worlds
 from tests.fuzz.loop import Fuzzer, check, minimise, read, write
-from turnout.proxy import downstream, fast_path, framing, plain_head
+from turnout.proxy import downstream, fast_path, framing, head, plain_head, replies
 from turnout.proxy.account import Account
 from turnout.proxy.pool import ServerPool
 from turnout.proxy.upstream import UpstreamConnection
@@ -64,7 +65,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 def a_chunk_size_with_a_sign_in_front(patch: pytest.MonkeyPatch) -> None:
     pattern = framing._SIZE_LINE.pattern
-    patch.setattr(framing, "_SIZE_LINE", framing.re.compile(b"(?:[ +-]|0x)?" + pattern))
+    patch.setattr(framing, "_SIZE_LINE", re.compile(b"(?:[ +-]|0x)?" + pattern))
 
 
 def bytes_behind_an_answer_are_kept(patch: pytest.MonkeyPatch) -> None:
@@ -88,14 +89,14 @@ def an_early_end_is_counted_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_whole_head_is_refused_in_other_words(patch: pytest.MonkeyPatch) -> None:
-    def say_what_it_is(self: downstream.Downstream, head: bytes, refused: framing.Refused) -> None:
-        self._refuse(downstream.replies.refused(refused), refused.reason)
+    def say_what_it_is(self: downstream.Downstream, data: bytes, refused: framing.Refused) -> None:
+        self._refuse(replies.refused(refused), refused.reason)
 
     patch.setattr(downstream.Downstream, "_refuse_head", say_what_it_is)
 
 
 def the_fast_path_takes_any_length(patch: pytest.MonkeyPatch) -> None:
-    read_plain = fast_path.read_plain_answer
+    read_plain = plain_head.read_plain_answer
 
     def careless(data: bytes, end: int, fields_max: int) -> Any:
         return read_plain(data[:-1], end, fields_max) or read_plain(data, end, fields_max)
@@ -108,7 +109,7 @@ def the_fast_path_overlooks_a_field(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         plain_head,
         "_UNUSUAL",
-        plain_head.re.compile(unusual.pattern.replace(b"(?i:onnection)", b"(?i:onexxtion)")
+        re.compile(unusual.pattern.replace(b"(?i:onnection)", b"(?i:onexxtion)")
                               .replace(b"[Nn](?i:ection)", b"[Nn](?i:exxtion)"), unusual.flags),
     )  # fmt: skip
 
@@ -123,11 +124,11 @@ def a_connection_goes_to_whoever_asks_as_it_is_made(patch: pytest.MonkeyPatch) -
 
 
 def a_reader_raises(patch: pytest.MonkeyPatch) -> None:
-    parse = downstream.parse_request
+    parse = head.parse_request
 
-    def raising(head: bytes, fields_max: int = 100) -> Any:
-        assert b"Cookie" not in head
-        return parse(head, fields_max)
+    def raising(data: bytes, fields_max: int = 100) -> Any:
+        assert b"Cookie" not in data
+        return parse(data, fields_max)
 
     patch.setattr(downstream, "parse_request", raising)
 

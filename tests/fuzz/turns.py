@@ -47,7 +47,8 @@ class Asking:
     """Ids, in order, whose answers have not been read whole."""
     unsent: bytes = b""
     read: int = 0
-    lines: int = 0
+    has_left: bool = False
+    """By itself: it judges no end any more."""
 
 
 @dataclass(eq=False)
@@ -255,6 +256,7 @@ class Episode:
             return
         if self._random.random() < 0.5:
             error = ConnectionResetError(104, "reset") if self._random.random() < 0.5 else None
+            asking.has_left = True
             wire.force_close(error)
         elif wire.reading:
             wire.deliver_eof()
@@ -317,7 +319,9 @@ class Episode:
                 asking.asked.clear()
                 asking.read = len(wire.sent)
                 return
-            ended = (wire.eof or wire.closing) and not wire.resets and not wire.waiting
+            ended = (wire.eof or wire.closing) and not (
+                wire.resets or wire.waiting or asking.has_left
+            )
             if not ended and not wire.closing and b"content-length" not in fields and (
                 b"transfer-encoding" not in fields
             ):  # fmt: skip
