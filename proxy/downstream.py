@@ -722,9 +722,9 @@ class Downstream:
         """How far a wait for this client has come; None: it is not waited for."""
         exchange = self.exchange
         if exchange is None or exchange.state is State.ENDED:
-            if not self.write_paused:
-                return None
             left = self.transport.get_write_buffer_size()
+            if not left or not (self.write_paused or self.lingering):
+                return None
             return Progress("reader_too_slow", 0, -left)
         long_body = exchange.long_body
         if self.write_paused or (long_body is not None and long_body.waits):

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.harness import Bench, Product, bench
-from tests.rawhttp import Client
+from tests.rawhttp import Answer, Client
 from turnout.proxy.scoreboard import (
     C_ACCEPT_PAUSES,
     C_CONNECTS_WITHOUT_DESCRIPTOR,
@@ -57,6 +57,13 @@ async def served(at: Bench, client: Client) -> None:
     (await client.get("/")).must_be(200, "blue")
 
 
+async def and_go(asked: "asyncio.Future[Answer]", client: Client) -> Answer:
+    """Wait for the answer, and close."""
+    answer = await asked
+    client.close()
+    return answer
+
+
 async def test_accepting_pauses_without_a_spin_and_nobody_is_lost() -> None:
     """libuv would close what is queued. Each of those that are in gets a server connection."""
     clients: list[Client] = []
@@ -77,9 +84,7 @@ async def test_accepting_pauses_without_a_spin_and_nobody_is_lost() -> None:
             assert not done and cpu_s(pid) - used_s < 0.25
             assert word(at.product, 0, R_CONNECTIONS) == inside
             # Whoever has his answer goes; then it is the turn of those who waited.
-            for one, client in zip(asked, clients, strict=True):
-                one.add_done_callback(lambda _, client=client: client.close())
-            answers = await asyncio.gather(*asked)
+            answers = await asyncio.gather(*map(and_go, asked, clients))
             assert [answer.status for answer in answers] == [200] * 100
         finally:
             for client in clients:
@@ -99,7 +104,7 @@ async def test_a_sibling_with_descriptors_takes_the_connections_of_one_without()
         try:
             with none_for(pid):
                 await at.product.until(lambda: word(at.product, 0, R_ACCEPT_PAUSED), "a pause")
-                await at.product.until(lambda: open_now(sibling) == theirs + 4, "its sibling")
+                await at.product.until(lambda: open_now(sibling) >= theirs + 4, "its sibling")
                 held = word(at.product, 0, R_CONNECTIONS)
                 for _ in range(20):
                     clients.append(await at.client())

@@ -6,7 +6,7 @@ import contextlib
 import re
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from tests.harness import Bench, bench
 from tests.rawhttp import Client, Malformed
-from tests.upstreams import pattern
+from tests.upstreams import Exchange, pattern
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -121,7 +121,7 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reader(at: Bench) -> "contextlib.AbstractContextManager[Reader]":
+def reader(at: Bench) -> Iterator[Reader]:
     found = Reader(at)
     try:
         yield found
@@ -194,11 +194,11 @@ async def test_a_server_that_does_not_read_is_not_its_clients_fault(at: Bench) -
     """The client would send, and is not read: its rate is 0, and that is ours."""
     read = asyncio.Event()
 
-    async def later(exchange: object) -> None:
+    async def later(exchange: Exchange) -> None:
         await asyncio.sleep(4 * WINDOW_S)
         read.set()
-        await exchange.read_body()  # type: ignore[attr-defined]
-        await exchange.answer(b"late")  # type: ignore[attr-defined]
+        await exchange.read_body()
+        await exchange.answer(b"late")
 
     at.blue.script["/later"] = later
     async with counts(at), await at.client(limit_s=30.0) as client:

@@ -132,8 +132,8 @@ async def steady(pid: int) -> int:
     """Wait until what a process has resident does not grow any more, and return that."""
     looks = [resident_bytes(pid)]
     async with asyncio.timeout(30):
-        while len(looks) < 8 or max(looks[-8:]) - min(looks[-8:]) > 256 * KIB:
-            await asyncio.sleep(0.1)
+        while len(looks) < 6 or max(looks[-6:]) - min(looks[-6:]) > 256 * KIB:
+            await asyncio.sleep(0.06)
             looks.append(resident_bytes(pid))
     return looks[-1]
 
