@@ -60,10 +60,11 @@ EXPOSE 8080 9180
 # Workers finish what they have: give `docker stop -t` more than timeouts.shutdown.
 STOPSIGNAL SIGTERM
 # TURNOUT_BIND is the control API's address in the example configuration. A configuration of
-# your own with another address sets it too. (No curl here: Python's own client.)
+# your own with another address sets it too; one with control.tls brings a check of its own. (No
+# curl here: Python's own client.)
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-Pc", \
   "import http.client as h, os, sys; \
    c = h.HTTPConnection(os.environ.get('TURNOUT_BIND', '127.0.0.1:9180'), timeout=2); \
-   c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+   c.request('GET', '/readyz', headers={'Host': 'localhost'}); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["turnout"]
 CMD ["run"]

@@ -42,7 +42,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup compiled test test-compiled demo load bench bench-quick bench-smoke bench-tools fuzz lint check docs lock clean
+.PHONY: help setup compiled test test-compiled demo load bench bench-quick bench-smoke bench-tools fuzz fuzz-api lint check docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -135,6 +135,12 @@ bench-tools:  ## install load generators and proxies from Debian, or say what is
 			apt-get install -qq -y --no-install-recommends $(BENCH_PACKAGES) >/dev/null && exit 0; \
 	fi; \
 	echo "not installed:$$missing. On Debian and Ubuntu: apt install $(BENCH_PACKAGES)"
+
+# ARGS="-x" and such go to pytest. TURNOUT_API_SEED=… repeats one that failed.
+fuzz-api: $(DEV)  ## the control API against its description, for minutes, with other calls each time
+	TURNOUT_API_EXAMPLES=$${TURNOUT_API_EXAMPLES:-300} \
+		TURNOUT_API_SEED=$${TURNOUT_API_SEED:-$$(date +%s)} \
+		$(BIN)/python -m pytest -s tests/control/test_api_schema.py $(ARGS)
 
 lint: $(DEV)  ## lint, format, types
 	$(BIN)/ruff check .

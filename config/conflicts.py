@@ -4,7 +4,7 @@ Yields, never raises: a person wants to see all that is wrong at once.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from turnout.config.address import Address, AddressKind
 from turnout.config.document import Place, dotted
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from turnout.config.service_settings import Service
     from turnout.config.settings import Settings
 
+CONFLICTS: Final = "conflicts"
+"""Type of the validation error that carries what does not go together."""
+
 Conflict: TypeAlias = tuple[Place, str]
 """Where it is, and what was expected and what to write."""
 
@@ -24,6 +27,7 @@ def conflicts(settings: "Settings") -> Iterator[Conflict]:
     yield from _binds(settings)
     yield from _listener_limits(settings)
     yield from _tokens(settings)
+    yield from _reach(settings)
     if settings.resolver.ttl_min > settings.resolver.ttl_max:
         yield ("resolver", "ttl_min"), "it is more than ttl_max. Write a shorter one"
     yield from _matches(settings)
@@ -83,16 +87,48 @@ def _tokens(settings: "Settings") -> Iterator[Conflict]:
             "other machines can reach it, so it needs control.tokens. Bind to 127.0.0.1, or "
             'write tokens: [{name: ops, scope: write, token: "${TURNOUT_TOKEN}"}]',
         )
-    for field in ("name", "token"):
-        seen: dict[str, int] = {}
-        for index, token in enumerate(control.tokens):
-            value = getattr(token, field)
-            if value in seen:
+    for index, token in enumerate(control.tokens):
+        place: Place = ("control", "tokens", index)
+        if token.token is None and token.token_file is None:
+            yield place, 'it has no token. Write token: "${TURNOUT_TOKEN}", or token_file'
+        elif token.token is not None and token.token_file is not None:
+            yield (*place, "token_file"), "it has a token too. Remove one of the two"
+    names = [token.name for token in control.tokens]
+    secrets = [token.token or token.token_file for token in control.tokens]
+    for field, values in (("name", names), ("token", secrets)):
+        for index, value in enumerate(values):
+            if value is not None and (first := values.index(value)) < index:
+                key = field
+                if field == "token" and control.tokens[index].token is None:
+                    key = "token_file"
                 yield (
-                    ("control", "tokens", index, field),
-                    f"control.tokens.{seen[value]} has the same {field}. Write another",
+                    ("control", "tokens", index, key),
+                    f"control.tokens.{first} has the same {field}. Write another",
                 )
-            seen.setdefault(value, index)
+
+
+def _reach(settings: "Settings") -> Iterator[Conflict]:
+    """Who gets at the control API, and how."""
+    control = settings.control
+    unix = control.bind.kind is AddressKind.UNIX
+    if "*" in control.hosts and not control.tokens and not unix:
+        yield (
+            ("control", "hosts", control.hosts.index("*")),
+            "without control.tokens every web page in a browser of this machine could call the "
+            "API under a name of its own. Write the names, or control.tokens",
+        )
+    if control.tls is not None and unix:
+        yield ("control", "tls"), "control.bind is a Unix socket, which needs no TLS. Remove it"
+    if control.socket_mode is None:
+        return
+    if not unix:
+        yield ("control", "socket_mode"), f"control.bind is {control.bind}, no file. Remove it"
+    elif control.socket_mode & 0o002 and not control.tokens:
+        yield (
+            ("control", "socket_mode"),
+            "everybody on this machine could connect, and there are no control.tokens. "
+            'Write "0660" for a group, or control.tokens',
+        )
 
 
 def _matches(settings: "Settings") -> Iterator[Conflict]:

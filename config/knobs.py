@@ -35,10 +35,11 @@ BASE: Final = "base"
 """Key of the validation context: the directory that relative paths are relative to."""
 
 
-def knob(default: Any, description: str, *, live: bool = True) -> Any:
+def knob(default: Any, description: str, *, live: bool = True, secret: bool = False) -> Any:
     """A setting with a default, which is written as a person would write it."""
     return Field(
         default=default,
+        repr=not secret,
         description=description,
         validate_default=default is not None,
         json_schema_extra={"x-live": live},

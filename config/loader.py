@@ -35,7 +35,8 @@ from turnout.config.document import (
 from turnout.config.knobs import BASE, Kind
 from turnout.config.model import Configuration
 from turnout.config.origin import INLINE_SERVICE
-from turnout.config.places import Bind
+from turnout.config.places import Bind, FilePath
+from turnout.config.secret_files import CHARACTERS_MIN, LENIENT
 from turnout.config.settings import CONFLICTS, Settings
 
 __all__ = [
@@ -52,7 +53,6 @@ __all__ = [
 ]
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
-_CONTROL_BIND: Final[Place] = ("control", "bind")
 INLINE: Final = "options"
 """What stands for the file's name in errors of a configuration made from options."""
 
@@ -66,25 +66,34 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Configuration:
     )
 
 
-def control_bind(path: Path, environ: Mapping[str, str] = os.environ) -> Address | None:
-    """Where the file has the control API listen, whatever else is wrong with it; None: it does
-    not say.
+def control_bind(
+    path: Path, environ: Mapping[str, str] = os.environ
+) -> tuple[Address | None, str | None]:
+    """Where the file has the control API listen, and its certificate's file if it speaks TLS,
+    whatever else is wrong with it; None: it does not say.
 
     For who asks a running server: that takes none of its secrets, nor a file that is whole.
-    Raises SettingsError when this alone cannot be known.
+    Raises SettingsError when these alone cannot be known.
     """
-    file = str(path)
-    document = read_document(read_text(path), file=file, environ=environ, about=_CONTROL_BIND)
-    value: Any = document.data
-    for key in _CONTROL_BIND:
-        value = value.get(key) if isinstance(value, dict) else None
-    if value is None:
-        return None
-    try:
-        return Bind().read(value, Path(os.path.abspath(path)).parent)
-    except ValueError as error:
-        found = _found(document, _CONTROL_BIND)
-        raise SettingsError((_problem(document, file, _CONTROL_BIND, found, str(error)),)) from None
+    file, text, base = str(path), read_text(path), Path(os.path.abspath(path)).parent
+
+    def asked(place: Place, kind: Kind) -> Any:
+        document = read_document(text, file=file, environ=environ, about=place)
+        value: Any = document.data
+        for key in place:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            return None
+        try:
+            return kind.read(value, base)
+        except ValueError as error:
+            found = _found(document, place)
+            raise SettingsError((_problem(document, file, place, found, str(error)),)) from None
+
+    bind = asked(("control", "bind"), Bind())
+    # Most files have none, and parsing one takes longer than a call.
+    certificate = asked(("control", "tls", "cert"), FilePath()) if "tls" in text else None
+    return bind, certificate
 
 
 def read_text(path: Path) -> str:
@@ -111,15 +120,19 @@ def load_text(
     base: Path | None = None,
     source: str = "",
     environ: Mapping[str, str] = os.environ,
+    lenient: bool = False,
 ) -> Configuration:
     """Read a configuration that is at hand as text, such as `origin.inline` made.
 
     `file` names it in errors; paths are relative to `base`, by default the working
-    directory. Raises SettingsError with every problem found.
+    directory. With `lenient`, for a text that was in force already, files that it names (of
+    tokens, of certificates) may have become unusable: `secret_files`, `tls_files`. Raises
+    SettingsError with every problem found.
     """
     document = read_document(text, file=file, environ=environ)
+    context = {BASE: base or Path.cwd(), LENIENT: lenient}
     try:
-        settings = Settings.model_validate(document.data, context={BASE: base or Path.cwd()})
+        settings = Settings.model_validate(document.data, context=context)
     except ValidationError as error:
         problems = (
             replace(problem, remedy=_without_values(problem, environ))
@@ -144,6 +157,7 @@ def schema() -> dict[str, Any]:
 RESTART_KEYS: Final[Mapping[str, Callable[[Configuration], object]]] = {
     "runtime_dir": lambda configuration: configuration.runtime_dir,
     "control.bind": lambda configuration: configuration.control.bind,
+    "control.socket_mode": lambda configuration: configuration.control.socket_mode,
     "state.path": lambda configuration: configuration.state.path,
     "log.access.buffer": lambda configuration: configuration.access_log.buffer_bytes,
     "limits.services": lambda configuration: configuration.limits.services,
@@ -266,8 +280,11 @@ def _found(document: Document, place: Place) -> str:
         # A default that does not go with what was written elsewhere.
         return "not given"
     plain = mark.found.startswith(("a mapping", "a list", "an empty list", "empty"))
-    if not plain and _SECRET.intersection(place) and place[-1] not in _NOT_SECRET:
-        return "(hidden)"
+    if not plain and _SECRET.intersection(place):
+        # What is as long as a token of the API may be one that was written at the wrong key.
+        long = "tokens" in place and len(mark.found) >= CHARACTERS_MIN
+        if long or place[-1] not in _NOT_SECRET:
+            return "(hidden)"
     return mark.found
 
 

@@ -269,6 +269,20 @@ class Token:
     """Who it is, for the audit."""
     scope: Scope
     token: str = field(repr=False)
+    file: str = ""
+    """From which it was read; empty: the configuration."""
+    file_problem: str = ""
+    """Why the file could not be read when control was started again; `token` then fits nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiTls:
+    """Absolute paths of PEM files."""
+
+    cert: str
+    key: str
+    client_ca: str | None
+    """Of those whose certificates clients must have; None: they need none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +292,21 @@ class ControlPlane:
     bind: Address
     tokens: tuple[Token, ...]
     """None: whoever reaches `bind` may do everything."""
+    hosts: tuple[str, ...]
+    """By which it may be called beside its own address; `*` is any, `*.x` one label."""
+    tls: ApiTls | None
+    """None: plain HTTP."""
+    socket_mode: int | None
+    """Of a Unix socket's file; None: as there are tokens."""
+    connections: int
+    """At once."""
+    header_bytes: int
+    """Of the request line, and of each field."""
+    headers: int
+    timeout_s: float
+    """For a body to come, and for an answer to be taken."""
+    keep_alive_s: float
+    """For the next call's head."""
     body_bytes: int
     """The largest body of a call."""
     event_streams: int
@@ -295,7 +324,9 @@ class State:
     switchovers_kept: int
     """Of each service."""
     audit_kept: int
-    """Entries of the audit."""
+    """Entries of the audit that say what was done."""
+    refusals_kept: int
+    """Entries of the audit that say what was refused."""
     events_kept: int
 
 

@@ -163,3 +163,33 @@ class Statuses(Kind):
     def schema(self) -> dict[str, Any]:
         one: dict[str, Any] = {"type": ["integer", "string"]}
         return {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}]}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiHost(HostPattern):
+    """A name by which the control API is called; `*` is any."""
+
+    def read(self, value: Any, base: Path) -> str:
+        return "*" if value == "*" else HostPattern.read(self, value, base)
+
+    def expected(self) -> str:
+        return f"{HostPattern.expected(self)}, or `*`"
+
+
+@dataclass(frozen=True, slots=True)
+class FileMode(Kind):
+    """`0660`: who may use a file; read as a number."""
+
+    def read(self, value: Any, base: Path) -> int:
+        # In YAML 1.2 a bare 0660 is the number 660, and 0o660 is 432: its owner, with 4, could
+        # not write, which is refused.
+        text = str(value) if isinstance(value, (int, str)) else ""
+        if not re.fullmatch(r"0?[67][0-7]{2}", text, re.ASCII):
+            raise ValueError(f'expected {self.expected()}. Write "0660" for a group')
+        return int(text, 8)
+
+    def expected(self) -> str:
+        return "a file mode from `0600` to `0777`, its owner's first digit 6 or 7"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": ["string", "integer"]}

@@ -22,19 +22,20 @@ from turnout.config.knobs import (
     Duration,
     Name,
     OrOff,
-    Secret,
     Section,
     Size,
+    Switchable,
     Token,
     Zero,
     knob,
     needed,
 )
-from turnout.config.places import Bind, FilePath, Network, UrlPath
+from turnout.config.places import ApiHost, Bind, FileMode, FilePath, Network, UrlPath
+from turnout.config.secret_files import ApiSecret, FileSecret, SecretFile
 from turnout.config.service_settings import Service
+from turnout.config.tls_files import Tls
 
-CONFLICTS: Final = "conflicts"
-"""Type of the validation error that carries what does not go together."""
+CONFLICTS: Final = conflicts.CONFLICTS
 
 
 class Listener(Section):
@@ -60,7 +61,41 @@ class ApiToken(Section):
     scope: Annotated[model.Scope, Choice(model.Scope)] = knob(
         "read", "What it allows; `write` includes `read`."
     )
-    token: Annotated[str, Secret()] = needed("Sent as `Authorization: Bearer …`.")
+    token: Annotated[str | None, ApiSecret()] = knob(
+        None,
+        "Sent as `Authorization: Bearer …`. Best from the environment: `${X}`.",
+        secret=True,
+    )
+    token_file: Annotated[str | None, SecretFile()] = knob(
+        None,
+        "A file that holds the token instead, such as `/run/secrets/turnout-ci`: its only line. "
+        "It is read at the start and by each reload.",
+        secret=True,
+    )
+
+
+def _token(token: ApiToken) -> model.Token:
+    of_file = token.token_file
+    if isinstance(of_file, FileSecret):
+        return model.Token(token.name, token.scope, of_file, of_file.path, of_file.problem)
+    return model.Token(token.name, token.scope, token.token or "")
+
+
+class ApiTls(Section):
+    """TLS of the control API, version 1.2 or newer. Left out: plain HTTP."""
+
+    cert: Annotated[str, FilePath()] = needed(
+        "Its certificate, in PEM, and behind it those of the authorities between."
+    )
+    key: Annotated[str, FilePath()] = needed("Its private key, in PEM, without a passphrase.")
+    client_ca: Annotated[str | None, FilePath()] = knob(
+        None,
+        "Authorities in PEM: every client needs a certificate of one of them. It needs its "
+        "token all the same.",
+    )
+
+    def to_model(self) -> model.ApiTls:
+        return model.ApiTls(self.cert, self.key, self.client_ca)
 
 
 class Control(Section):
@@ -73,6 +108,33 @@ class Control(Section):
     )
     tokens: tuple[ApiToken, ...] = knob(
         [], "Who may use it. Left out: whoever reaches `bind` may do everything."
+    )
+    hosts: tuple[Annotated[str, ApiHost()], ...] = knob(
+        [],
+        "Names that it is called by, beside `localhost`, loopback addresses and its own: any other "
+        "`Host` is refused, so that no web site can have its own name lead here. `*`: any name.",
+    )
+    tls: Annotated[ApiTls | None, Switchable(), Tls()] = knob(
+        None, "TLS of the control API. Left out: plain HTTP."
+    )
+    socket_mode: Annotated[int | None, FileMode()] = knob(
+        None,
+        "Who may connect when `bind` is a Unix socket, as the file's mode. Left out: `0600`, and "
+        "with `tokens` `0666`.",
+        live=False,
+    )
+    connections: Annotated[int, Count("4", "100000")] = knob(
+        1000, "Connections to it at once; one more is closed."
+    )
+    header_bytes: Annotated[int, Size("1KiB", "64KiB")] = knob(
+        "8KiB", "The request line, and each field, of a call. Then 431."
+    )
+    headers: Annotated[int, Count("10", "1000")] = knob(100, "Fields of a call. Then 431.")
+    timeout: Annotated[float, Duration("100ms", "1h")] = knob(
+        "30s", "For a call's body to come (then 408), and for its answer to be taken."
+    )
+    keep_alive: Annotated[float, Duration("100ms", "1d")] = knob(
+        "75s", "For the whole head of the next call on a connection."
     )
     body: Annotated[int, Size("1KiB", "64MiB")] = knob("1MiB", "The largest body of a call.")
     event_streams: Annotated[int, Count("1", "10000")] = knob(
@@ -87,7 +149,12 @@ class Keep(Section):
     """How much of the past is kept; the oldest goes first."""
 
     switchovers: Annotated[int, Count("10", "1000000")] = knob(1000, "Of each service.")
-    audit: Annotated[int, Count("100", "10000000")] = knob(10000, "Entries of the audit.")
+    audit: Annotated[int, Count("100", "10000000")] = knob(
+        10000, "Entries of the audit that say what was done."
+    )
+    refusals: Annotated[int, Count("10", "1000000")] = knob(
+        1000, "Entries of the audit that say what was refused."
+    )
     events: Annotated[int, Count("100", "10000000")] = knob(
         10000, "Events: how far back a reader of `/v1/events` may begin."
     )
@@ -377,9 +444,15 @@ class Settings(Section):
             ),
             control=model.ControlPlane(
                 bind=control.bind,
-                tokens=tuple(
-                    model.Token(token.name, token.scope, token.token) for token in control.tokens
-                ),
+                tokens=tuple(_token(token) for token in control.tokens),
+                hosts=control.hosts,
+                tls=None if control.tls is None else control.tls.to_model(),
+                socket_mode=control.socket_mode,
+                connections=control.connections,
+                header_bytes=control.header_bytes,
+                headers=control.headers,
+                timeout_s=control.timeout,
+                keep_alive_s=control.keep_alive,
                 body_bytes=control.body,
                 event_streams=control.event_streams,
                 idempotency_s=control.idempotency,
@@ -388,6 +461,7 @@ class Settings(Section):
                 path=state.path,
                 switchovers_kept=state.keep.switchovers,
                 audit_kept=state.keep.audit,
+                refusals_kept=state.keep.refusals,
                 events_kept=state.keep.events,
             ),
             access_log=model.AccessLog(

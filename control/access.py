@@ -5,19 +5,23 @@ another site must be able neither to call the API of somebody's own machine (cro
 request) nor to have its own name resolve to it (DNS rebinding).
 """
 
+import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from turnout.config.model import Address, AddressKind, ControlPlane, Scope, Token
+from turnout.config.model import AddressKind, ControlPlane, Scope, Token
 from turnout.control.problems import Problem
 
 LOCAL: Final = "local"
 """Who it is where no token exists: whoever reaches the API."""
 SCHEME: Final = "Bearer"
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z_.-]+))(?::[0-9]{1,5})?", re.ASCII)
+"""RFC 9110, section 7.2, without what no name of ours has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,8 @@ class Caller:
 def authenticate(tokens: Sequence[Token], authorization: str) -> Caller:
     """Who brings this Authorization field; whoever it is may do everything without tokens.
 
-    Every token is compared, each in constant time, so that the time tells nothing about any.
-    Raises Problem(401).
+    Every token is compared, each in constant time and as its digest, so that the time tells
+    nothing about any, its length included. Raises Problem(401).
     """
     if not tokens:
         return Caller(LOCAL, Scope.WRITE)
@@ -40,9 +44,9 @@ def authenticate(tokens: Sequence[Token], authorization: str) -> Caller:
     found: Token | None = None
     if scheme.lower() == SCHEME.lower():
         # Octets that are no UTF-8 came through as surrogates; they fit no token.
-        given = sent.strip().encode(errors="surrogateescape")
+        given = _digest(sent.strip(" "))
         for token in tokens:
-            if hmac.compare_digest(token.token.encode(), given):
+            if hmac.compare_digest(_digest(token.token), given):
                 found = token
     if found is None:
         challenge = f'{SCHEME} realm="turnout"'
@@ -58,6 +62,10 @@ def authenticate(tokens: Sequence[Token], authorization: str) -> Caller:
             headers={"WWW-Authenticate": f'{challenge}, error="invalid_token"'},
         )
     return Caller(found.name, found.scope)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
 
 
 def authorize(caller: Caller, needed: Scope) -> None:
@@ -91,42 +99,59 @@ def unprotected(before: ControlPlane, after: ControlPlane) -> str:
     )
 
 
-def check_site(bind: Address, has_tokens: bool, headers: Mapping[str, str], write: bool) -> None:
-    """Refuse what another web site makes somebody's browser send. Raises Problem(403).
+def check_site(control: ControlPlane, call: Mapping[str, str], method: str, path: str) -> None:
+    """Refuse what another web site makes somebody's browser send; `call` are its fields.
 
-    With tokens a foreign Host does no harm: the page of another name has no token to send.
+    Asked of every call, reading or writing, with tokens or without. Raises Problem(403).
     """
-    host = headers.get("Host", "")
-    rebinding = bind.kind is not AddressKind.UNIX and bind.is_loopback and not has_tokens
-    if rebinding and not _is_ours(host, bind):
+    host = call.get("Host", "")
+    if not _is_ours(host, control):
         raise Problem(
             "foreign-host",
-            f"Host is {host!r}; without control.tokens this API answers to localhost, loopback "
-            f"addresses and {bind} only",
+            f"Host is {host!r}; this API answers to localhost, loopback addresses, "
+            f"{control.bind} and control.hosts. Is the name right? Then add it there",
         )
-    origin = headers.get("Origin")
+    origin = call.get("Origin")
     if origin is not None and not _same_origin(origin, host):
         raise Problem("foreign-origin", f"Origin is {origin!r}, which is not {host}")
-    if write and headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-        raise Problem("foreign-origin", "a page of another site may not change anything here")
+    site = call.get("Sec-Fetch-Site", "none")
+    if site in ("none", "same-origin"):
+        return
+    # A link on another page may lead to the status page: it changes nothing, and whoever put
+    # the link there does not see it. Everything else is a page of another site that calls.
+    followed = call.get("Sec-Fetch-Mode") == "navigate" and call.get("Sec-Fetch-Dest") == "document"
+    if not (followed and method in ("GET", "HEAD") and path == "/"):
+        raise Problem("foreign-origin", f"Sec-Fetch-Site is {site!r}: another site's page calls")
 
 
 def _same_origin(origin: str, host: str) -> bool:
     try:
-        netloc = urlsplit(origin).netloc
+        parts = urlsplit(origin)
     except ValueError:
         return False
-    return bool(netloc) and netloc.lower() == host.lower()
+    web = parts.scheme in ("http", "https") and bool(parts.netloc)
+    return web and parts.netloc.lower() == host.lower()
 
 
-def _is_ours(host: str, bind: Address) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
+def _is_ours(host: str, control: ControlPlane) -> bool:
+    bind = control.bind
+    if bind.kind is AddressKind.UNIX or "*" in control.hosts:
+        return True  # no browser connects to a file; or the settings say so
+    match = _HOST.fullmatch(host)
+    if match is None:
         return False
-    if name in ("localhost", bind.host.lower()):
+    name = (match[1] or match[2]).lower().removesuffix(".")
+    if name in ("localhost", bind.host) or any(_fits(name, known) for known in control.hosts):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    # DNS rebinding takes a name. What is bound to other addresses may be called by each of them.
+    return address.is_loopback or not bind.is_loopback
+
+
+def _fits(name: str, known: str) -> bool:
+    if known.startswith("*."):
+        return name.partition(".")[2] == known[2:] != ""
+    return name == known.strip("[]")

@@ -16,9 +16,9 @@ from typing import Any, Final, Protocol, TypeVar
 from aiohttp import web
 
 from turnout.config.model import Configuration, Service
-from turnout.control import access, api_models, event_stream, exposition, openapi, views
+from turnout.control import access, api_models, calls, event_stream, exposition, openapi, views
 from turnout.control.access import Caller
-from turnout.control.calls import Call, json_answer, page_answer, parsed_body
+from turnout.control.calls import Call, json_answer, page_answer, parsed_body, peer
 from turnout.control.executor import Executor
 from turnout.control.health import UpstreamHealth
 from turnout.control.idempotency import Idempotency
@@ -26,7 +26,8 @@ from turnout.control.journal import Journal
 from turnout.control.problems import Problem, of_http_error
 from turnout.control.publisher import Reloaded
 from turnout.control.refusals import Refusal, UnknownService
-from turnout.control.routes import LIMIT_DEFAULT, LIMIT_MAX, ROUTES, Route
+from turnout.control.refused_calls import AUDITED, NOBODY, RefusedCalls
+from turnout.control.routes import BEFORE_MAX, ID, LIMIT_DEFAULT, LIMIT_MAX, NAME, ROUTES, Route
 from turnout.control.shared import SharedState
 from turnout.control.store import Author, Database, Key, ServiceRow, Store, StoreUnusable
 from turnout.control.switchover import Switchover
@@ -64,6 +65,7 @@ class ApiContext:
     in_force: Callable[[], Sequence[ServiceRow]]
     """Services as the workers act on them, for when the store cannot be read."""
     upgrades: Upgrades
+    refused: RefusedCalls
     unready: Callable[[], Iterable[str]]
     """What else keeps control from doing its work, in words that everybody may read."""
     now: Callable[[], float]
@@ -78,9 +80,12 @@ def make_app(context: ApiContext, streams: event_stream.Streams | None = None) -
     # Bodies are read by `_read`, under a limit that a reload may change.
     app = web.Application(middlewares=[api.guard], client_max_size=0)
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, api.handler(route))
+        methods = [route.method]
         if route.method == "GET" and route.operation != "events":
-            app.router.add_route("HEAD", route.path, api.handler(route))
+            methods.append("HEAD")
+        for method in methods:
+            handler = api.handler(route)
+            app.router.add_route(method, route.path, handler, expect_handler=api.expect)
     app.on_shutdown.append(api.on_shutdown)
     return app
 
@@ -93,6 +98,8 @@ class Api:
         self._streams = streams
         self._idempotency = Idempotency(context.store, context.now)
         self._stopping = asyncio.Event()
+        self._writes: dict[object, str] = {}
+        """Handler -> the operation, of calls that change something."""
         self._version = version()
         self._ended: Mapping[tuple[str, str], int] = {}
 
@@ -113,33 +120,43 @@ class Api:
         except Problem as problem:
             response = self._refused(request, problem)
         except web.HTTPException as error:
-            response = of_http_error(error, request.method, request.path).response()
+            found = of_http_error(error, request.method, request.path)
+            response = self._refused(request, found)
         except Refusal as refusal:
-            response = Problem.of(refusal).response()
+            response = self._refused(request, Problem.of(refusal))
         except StoreUnusable as error:
             unusable = Problem("store-unusable", str(error), headers={"Retry-After": "5"})
-            response = unusable.response()
+            response = self._refused(request, unusable)
         except Exception as error:  # noqa: BLE001  # said with an id: the caller gets no trace
             response = self._mistake(request, error)
-        if not response.prepared:
-            response.headers.setdefault("Cache-Control", "no-store")
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            response.headers["Server"] = "turnout"
-        return response
+        return _dressed(response)
+
+    async def expect(self, request: web.Request) -> web.StreamResponse | None:
+        """Say 100 to who waits for it: aiohttp asks here before anything else."""
+        if request.headers["Expect"].lower() != "100-continue":
+            problem = Problem("expectation-failed", "only Expect: 100-continue is met")
+            return _dressed(self._refused(request, problem))
+        if request.version >= (1, 1):
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer has not begun by this
+        return None
 
     async def _guarded(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         control = self._context.configuration().control
-        write = request.method not in ("GET", "HEAD", "OPTIONS")
-        access.check_site(control.bind, bool(control.tokens), request.headers, write)
+        calls.check_head(request)
+        access.check_site(control, request.headers, request.method, request.path)
         if request.path not in _OPEN:
             caller = access.authenticate(control.tokens, request.headers.get("Authorization", ""))
             request[CALLER] = caller
         return await handler(request)
 
     def _refused(self, request: web.Request, problem: Problem) -> web.Response:
-        """A browser without a token gets the page that asks for it, with the same status."""
+        """Count it, and note for the audit what would have changed something. A browser without
+        a token gets the page that asks for it, with the same status."""
+        self._context.refused.count(problem.name)
+        self._note_refused(request, problem)
         wants_page = "text/html" in request.headers.get("Accept", "")
         if problem.status == 401 and request.path == "/" and wants_page:
             response = page_answer(401)
@@ -147,9 +164,25 @@ class Api:
             return response
         return problem.response()
 
+    def _note_refused(self, request: web.Request, problem: Problem) -> None:
+        operation = self._writes.get(request.match_info.handler)
+        # A configuration that is refused is noted by whoever read it.
+        if (
+            operation is None
+            or problem.status not in AUDITED
+            or problem.name == "configuration-refused"
+        ):
+            return
+        caller = request.get(CALLER)
+        author = Author(caller.name if caller is not None else NOBODY, peer(request))
+        self._context.refused.note(
+            author, operation, request.match_info.get("service", ""), problem.name, problem.detail
+        )
+
     def _mistake(self, request: web.Request, error: Exception) -> web.Response:
         id = secrets.token_hex(6)
-        log.error("api.mistake id=%s %s %s", id, request.method, request.path, exc_info=error)
+        self._context.refused.count("internal-error")
+        log.error("api.mistake id=%s %s %r", id, request.method, request.path, exc_info=error)
         self._context.tell(
             f"{request.method} {request.path} failed with {type(error).__name__} (id {id})",
             "report it with what stderr says of this id",
@@ -196,23 +229,34 @@ class Api:
                 )
             return await self._settled(route, Call(request, caller), response)
 
-        return read if route.method == "GET" else write
+        if route.method == "GET":
+            return read
+        self._writes[write] = route.operation
+        return write
 
     async def _read(self, request: web.Request) -> bytes:
-        """The body's bytes. Raises Problem: 413, or 400 for one that is coded or not whole."""
+        """The body's bytes. Raises Problem: 408, 413, or 400 for one that is coded or not whole."""
         coding = request.headers.get("Content-Encoding", "identity")
         if coding.lower() != "identity":
             # Nobody needs it, and a few octets could unpack to a great many.
             raise Problem("malformed-header", f"Content-Encoding is {coding!r}; send the bare JSON")
-        limit = self._context.configuration().control.body_bytes
+        control = self._context.configuration().control
+        limit, limit_s = control.body_bytes, control.timeout_s
         content = bytearray()
         try:
-            async for part in request.content.iter_any():
-                content += part
-                if len(content) > limit:
-                    raise Problem(
-                        "body-too-large", f"a body has {limit} bytes at most (control.body)"
-                    )
+            async with asyncio.timeout(limit_s):
+                async for part in request.content.iter_any():
+                    content += part
+                    if len(content) > limit:
+                        raise Problem(
+                            "body-too-large", f"a body has {limit} bytes at most (control.body)"
+                        )
+        except TimeoutError:
+            raise Problem(
+                "body-too-slow",
+                f"{len(content)} bytes came in {limit_s:g} s, and no end (control.timeout)",
+                headers={"Connection": "close"},
+            ) from None
         except (web.RequestPayloadError, ConnectionError) as error:
             raise Problem("malformed-body", "the body is not whole") from error
         return bytes(content)
@@ -364,7 +408,7 @@ class Api:
             Database.switchovers,
             name,
             call.number("limit", LIMIT_DEFAULT, LIMIT_MAX),
-            call.request.query.get("before", ""),
+            call.word("before", ID),
         )
         configured = self._configured(name)
         return json_answer({"items": [views.switchover(value, configured) for value in values]})
@@ -421,8 +465,8 @@ class Api:
         entries = await self._context.store(
             Database.audit,
             call.number("limit", LIMIT_DEFAULT, LIMIT_MAX),
-            call.number("before", 0, 10**17),
-            call.request.query.get("service", ""),
+            call.number("before", 0, BEFORE_MAX),
+            call.word("service", NAME),
         )
         return json_answer({"items": [views.audit_entry(entry) for entry in entries]})
 
@@ -468,6 +512,7 @@ class Api:
             ended=self._ended,
             event_streams=self._streams.open,
             slow_readers=self._streams.slow,
+            refused=dict(context.refused.counts),
         )
         accept = call.request.headers.get("Accept", "")
         text, kind = await asyncio.to_thread(exposition.render, context.shared, facts, accept)
@@ -493,6 +538,15 @@ class Api:
 
     async def page(self, call: Call) -> web.Response:
         return page_answer(200)
+
+
+def _dressed(response: web.StreamResponse) -> web.StreamResponse:
+    """With the fields that every answer has."""
+    if not response.prepared:
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Server"] = "turnout"
+    return response
 
 
 _OPEN: Final = frozenset(route.path for route in ROUTES if route.open)

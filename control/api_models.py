@@ -5,9 +5,18 @@ Bodies that come in are checked by these; an unknown field is refused, as a mist
 models describe them in the OpenAPI document, and tests hold real answers against them.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    WithJsonSchema,
+    model_validator,
+)
 
 from turnout.config.units import parse_duration
 
@@ -27,19 +36,39 @@ class Answer(BaseModel):
 def _duration(value: Any) -> float:
     if not isinstance(value, str):
         raise ValueError('expected a duration in quotes with a unit, such as "60s"')
-    return parse_duration(value)
+    seconds = parse_duration(value)
+    if seconds > DURATION_MAX_S:
+        # Beyond some years the moment could not be told as a date any more.
+        raise ValueError("expected at most 60d")
+    return seconds
 
 
+DURATION_MAX_S: Final = 60 * 86400.0
+_WRITTEN = Annotated[
+    str,
+    Field(
+        pattern=r"^(0|(?=.)([0-9]d)?([0-9]{1,3}h)?([0-9]{1,4}m)?"
+        r"([0-9]{1,5}(\.[0-9]{1,3})?s)?([0-9]{1,6}ms)?)$"
+    ),
+]
 Duration = Annotated[
     float,
-    BeforeValidator(_duration, json_schema_input_type=str),
+    BeforeValidator(_duration, json_schema_input_type=_WRITTEN),
     Field(description="A duration with a unit: `500ms`, `60s`, `5m`; `0` is none."),
 ]
-Percent = Annotated[StrictInt | StrictFloat, Field(ge=0, le=100)]
+Percent = Annotated[
+    StrictInt | StrictFloat,
+    Field(ge=0, le=100),
+    # Of two kinds together the description would lose the bounds.
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
+]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Why = Annotated[str, Field(max_length=1000, description="Kept in history, receipt and audit.")]
 Force = Annotated[
-    bool, Field(description="Even onto an upstream that is not healthy; the record says who did.")
+    bool,
+    Field(
+        description="Even onto an upstream that is not healthy; the record says who did, and needs a `reason`."
+    ),
 ]
 
 
@@ -52,19 +81,37 @@ class ReasonBody(Body):
     reason: Why = ""
 
 
-class RollbackBody(ReasonBody):
+class ForcibleBody(ReasonBody):
     force: Force = False
 
-
-class WeightsBody(ReasonBody):
-    weights: dict[str, Percent] = Field(
-        description="Percentages of both upstreams, with at most two decimals; their sum is 100."
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"force": {"const": True}}, "required": ["force"]},
+            "then": {"properties": {"reason": {"pattern": "\\S"}}, "required": ["reason"]},
+        }
     )
-    force: Force = False
+
+    @model_validator(mode="after")
+    def _forced_for_a_reason(self) -> "ForcibleBody":
+        if self.force and not self.reason.strip():
+            raise ValueError("force needs a reason: the record says who forced what, and why")
+        return self
+
+
+class RollbackBody(ForcibleBody):
+    pass
+
+
+class WeightsBody(ForcibleBody):
+    weights: dict[str, Percent] = Field(
+        min_length=2,
+        max_length=2,
+        description="Percentages of both upstreams, with at most two decimals; their sum is 100.",
+    )
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 
-class SwitchBody(ReasonBody):
+class SwitchBody(ForcibleBody):
     to: Name = Field(description="The upstream that all traffic is to go to.")
     strategy: str = Field(
         "", max_length=256, description="One of the service's; left out: its default."
@@ -74,7 +121,6 @@ class SwitchBody(ReasonBody):
         validate_default=True,
         description="Wait so long for the target to become healthy, instead of a 422: `60s`.",
     )
-    force: Force = False
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")
 
 

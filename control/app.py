@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from aiohttp import web
 
 from turnout.config.loader import SettingsError
-from turnout.config.model import AddressKind, Configuration, LogFormat
+from turnout.config.model import Configuration, LogFormat
 from turnout.config.table import TableError
 from turnout.control.api import ApiContext, make_app
+from turnout.control.api_listener import ApiListener, CannotListen
 from turnout.control.clock import Clock, boot_id, now_on, scale_of
 from turnout.control.committed import in_force
 from turnout.control.compiler import older, service_names
@@ -37,11 +37,13 @@ from turnout.control.events import (
     Event,
 )
 from turnout.control.executor import Executor
+from turnout.control.file_warnings import warnings
 from turnout.control.journal import Journal
 from turnout.control.logs import EventLog, LogWriter
 from turnout.control.loops import keep_running
 from turnout.control.prober import Prober
 from turnout.control.publisher import Publisher, Reloaded, read_table
+from turnout.control.refused_calls import RefusedCalls
 from turnout.control.resolver import Resolver
 from turnout.control.shared import SharedState
 from turnout.control.source import Source, options, read_source, source_of
@@ -73,8 +75,6 @@ from turnout.proxy.scoreboard import SharedMemoryError
 LOCK_LIMIT_S: Final = 5.0
 """How long a predecessor that is just ending is waited for."""
 LOCK_AGAIN_S: Final = 0.05
-API_END_S: Final = 1.0
-"""How long calls under way may take once control is told to end."""
 COMMITTED_PAUSE_S: Final = 0.2
 """Between two writes of the committed copy, however often weights move."""
 COMMITTED_AGAIN_S: Final = 5.0
@@ -156,7 +156,7 @@ class Control:
         self._given = given
         self._clock = Clock(time.time, boot=boot_id())
         self._scale = scale_of(self._clock)
-        configuration = source.read()
+        configuration = source.read(lenient=True)
         access, event_log = configuration.access_log, configuration.event_log
         self._access_writer = LogWriter(
             "access log",
@@ -169,6 +169,7 @@ class Control:
         self.shared = SharedState(given.runtime_dir)
         self.store = Store.open(Path(configuration.state.path))
         self.journal = Journal(self.store, self._event_log.write, time.time)
+        self.refused = RefusedCalls(self.store, time.time)
         self.casualties = Casualties(given.runtime_dir, self.store, self.journal, self.problem)
         self.supervision = Supervision(given.runtime_dir)
         self.prober = Prober(
@@ -216,6 +217,7 @@ class Control:
         self._stop = asyncio.Event()
         self._unusable_told = ("", 0.0)
         self._exit = 0
+        self._listener: ApiListener | None = None
         self._committed_stale = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
@@ -258,6 +260,7 @@ class Control:
         stack.push_async_callback(self.executor.close)
         if not self.store.problem:
             await self._take_up()
+        stack.push_async_callback(self._note_refused)
         stack.push_async_callback(await self._serve_api())
         if self.store.problem:
             self._keep("waiting for the store", self._wait_for_store)
@@ -265,10 +268,12 @@ class Control:
             self._keep("taking in names of the dead", self.casualties.run)
             self._keep("writing the committed copy", self._write_committed)
             self._keep("housekeeping", self._housekeeping)
+            self._keep("noting refused calls", self.refused.run)
             self._keep("checkpointing", self._checkpointing)
             self._keep("watching the store", self._watch_store)
         self.publisher.followers.append(self._configured)
         self._committed_soon()
+        self._warn()
         self.tell(ControlStarted(pid=os.getpid(), services=len(configuration.services)))
         # Last: the supervisor says that control is up once it is connected.
         self.supervision.start()
@@ -332,31 +337,28 @@ class Control:
             reload=self.reload,
             in_force=self._in_force,
             upgrades=Upgrades(self.shared, self.supervision, self.journal),
+            refused=self.refused,
             unready=self.unready,
             now=lambda: now_on(self._scale, self._clock),
             tell=self.problem,
         )
-        bind, tokens = self.configuration.control.bind, self.configuration.control.tokens
-        runner = web.AppRunner(make_app(context), access_log=None, shutdown_timeout=API_END_S)
-        await runner.setup()
+        listener = ApiListener(
+            make_app(context),
+            control=lambda: self.configuration.control,
+            tell=self.problem,
+            count=self.refused.count,
+        )
         try:
-            if bind.kind is AddressKind.UNIX:
-                Path(bind.path).unlink(missing_ok=True)
-                await web.UnixSite(runner, bind.path).start()
-                # Without tokens the file's mode is all that says who may.
-                os.chmod(bind.path, 0o666 if tokens else 0o600)
-            else:
-                await web.TCPSite(runner, bind.host or None, bind.port).start()
-        except OSError as error:
-            await runner.cleanup()
-            raise CannotStart(f"control.bind {bind} cannot be listened on: {error}") from error
+            await listener.start()
+        except CannotListen as error:
+            raise CannotStart(str(error)) from error
+        self._listener = listener
+        return listener.close
 
-        async def end() -> None:
-            await runner.cleanup()
-            if bind.kind is AddressKind.UNIX:
-                Path(bind.path).unlink(missing_ok=True)
-
-        return end
+    async def _note_refused(self) -> None:
+        """The last ones, as control ends."""
+        with contextlib.suppress(StoreUnusable):  # whoever wrote before has said so
+            await self.refused.flush()
 
     def unready(self) -> Iterator[str]:
         """What keeps control from doing its work; no addresses, as anybody may ask."""
@@ -462,9 +464,17 @@ class Control:
         # Without its key: done again it changes nothing.
         audit = Audit(replace(author, key=None), "reload", "", detail=source.file, outcome=outcome)
         await self.journal.note(Note(audit, (event,)))
+        if self._listener is not None and not result.error:
+            await self._listener.reconfigure()
+        self._warn()
         for key in result.needs_restart:
             self.problem(f"{key} has changed", "restart turnout to have it applied")
         return result
+
+    def _warn(self) -> None:
+        """Say what of the API's files should be another way."""
+        for warning in warnings(self.configuration.control, time.time()):
+            self.problem(warning, "turnout check")
 
     # ------------------------------------------------------------ in the background
 

@@ -1,6 +1,7 @@
 """One call of the control API: what it brings with it, and the forms of an answer."""
 
 import json
+import re
 import socket
 import struct
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ class Call:
     @property
     def author(self) -> Author:
         reason = self.body.reason if isinstance(self.body, api_models.ReasonBody) else ""
-        return Author(self.caller.name, _peer(self.request), reason, self.key)
+        return Author(self.caller.name, peer(self.request), reason, self.key)
 
     @property
     def revision(self) -> int | None:
@@ -62,6 +63,15 @@ class Call:
         if given not in ("true", "false", "1", "0", ""):
             raise Problem("malformed-query", f"{name} is {given!r}; expected true or false")
         return given in ("true", "1", "")
+
+    def word(self, name: str, schema: Mapping[str, Any]) -> str:
+        """A parameter of the schema's pattern; empty when there is none. Raises Problem(400)."""
+        given = self.request.query.get(name)
+        if given is not None and not re.search(schema["pattern"], given, re.ASCII):
+            raise Problem(
+                "malformed-query", f"{name} is {given[:100]!r}; expected {schema['pattern']}"
+            )
+        return given or ""
 
     def number(self, name: str, default: int, most: int) -> int:
         """Raises Problem(400)."""
@@ -104,6 +114,7 @@ def parsed_body(route: Route, content: bytes) -> BaseModel:
     assert route.body is not None
     if not content.strip() and not route.body_needed:
         content = b"{}"
+    check_json(content)
     try:
         return route.body.model_validate_json(content)
     except ValidationError as error:
@@ -116,12 +127,68 @@ def parsed_body(route: Route, content: bytes) -> BaseModel:
     raise Problem("malformed-body", detail, more={"errors": fields})
 
 
+def check_json(content: bytes) -> None:
+    """Refuse what two readers of JSON could take for two things: equal keys, NaN and Infinity,
+    another encoding than UTF-8. Source: RFC 8259, sections 4, 6 and 8.1. Raises Problem(400).
+    """
+    try:
+        json.loads(content.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        detail = f"the body is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}"
+    except json.JSONDecodeError as error:
+        # Its own words, without the text that it could not read.
+        detail = f"the body is no JSON: {error.msg}, line {error.lineno} column {error.colno}"
+    except ValueError as error:
+        detail = f"the body is no JSON that everybody reads alike: {error}"
+    except RecursionError:
+        detail = "the body is nested too deeply"
+    else:
+        return
+    raise Problem("malformed-body", detail)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands there twice")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+_SINGLE: Final = (
+    "Host", "Authorization", "Origin", "Sec-Fetch-Site", "If-Match", "Idempotency-Key",
+    "Last-Event-ID", "Content-Type", "Content-Encoding", "Expect",
+)  # fmt: skip
+"""Fields of which a second one could be read instead of the first."""
+
+
+def check_head(request: web.Request) -> None:
+    """Refuse what could be read in two ways. Raises Problem(400)."""
+    for name in _SINGLE:
+        if len(request.headers.getall(name, ())) > 1:
+            raise Problem("malformed-header", f"{name} is there twice")
+    target = request.raw_path
+    if not target.startswith(("/", "*")):
+        # A proxy's form (RFC 9112, section 3.2.2): its authority counts, not Host. It must be one.
+        authority = target.partition("://")[2].partition("/")[0].partition("?")[0]
+        if authority.lower() != request.headers.get("Host", "").lower():
+            raise Problem("malformed-header", "Host is another one than the target's")
+    query = request.query
+    for name in query:
+        if len(query.getall(name)) > 1:
+            raise Problem("malformed-query", f"{name[:100]!r} is there twice")
+    texts = (request.path, *query, *query.values(), *request.match_info.values())
+    if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
+        raise Problem("malformed-query", "the path or the query is not UTF-8")
+
+
 def _expected(entry: Mapping[str, Any]) -> str:
     text = str(entry["msg"]).removeprefix("Value error, ")
     return "there is no such field" if entry["type"] == "extra_forbidden" else text
 
 
-def _peer(request: web.Request) -> str:
+def peer(request: web.Request) -> str:
     """From where: an address, or who is at the other end of a Unix socket."""
     link = request.transport.get_extra_info("socket") if request.transport is not None else None
     if link is not None and link.family == socket.AF_UNIX:

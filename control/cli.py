@@ -21,7 +21,7 @@ from turnout.control.client import (
     Client,
     CommandError,
     Unreachable,
-    control_address,
+    control_endpoint,
     fail,
     read_configuration,
 )
@@ -44,7 +44,7 @@ Control = Annotated[
     str | None,
     typer.Option(
         "--control",
-        help="The control API: host:port, a URL or unix:/path.",
+        help="The control API: host:port, a URL (https://…) or unix:/path.",
         envvar="TURNOUT_CONTROL",
     ),
 ]
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def connect(control: str | None, config: str | None) -> Client:
-    return Client(control_address(control, config))
+    return Client(control_endpoint(control, config))
 
 
 def named(client: Client, service: str) -> str:
@@ -167,6 +167,7 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
     Example: turnout check -c turnout.yaml
     """
     from turnout.config.origin import find_file
+    from turnout.control import file_warnings
     from turnout.control.cli_output import out, print_json
 
     file = find_file(config, os.environ)
@@ -174,9 +175,12 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
         fail("there is no ./turnout.yaml. Name a file with -c.", EXIT_USAGE)
     read = read_configuration(file)
     names = [service.name for service in read.services]
+    warnings = list(file_warnings.warnings(read.control, time.time()))
     if as_json:
-        print_json({"file": str(file), "valid": True, "services": names})
+        print_json({"file": str(file), "valid": True, "services": names, "warnings": warnings})
     else:
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         listeners = ", ".join(str(listener.bind) for listener in read.listeners)
         out.print(f"{file} is valid: {len(names)} service(s) ({', '.join(names)}) on {listeners}.")
 

@@ -1,9 +1,11 @@
 """The control API as the command line calls it: one class, and errors that carry exit codes."""
 
 import os
+import ssl
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
@@ -76,23 +78,35 @@ def exit_code(status: int) -> int:
     return EXIT_REFUSED if 400 <= status < 500 else EXIT_FAILED
 
 
-def control_address(option: str | None, config: str | None) -> str:
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the API is."""
+
+    where: str
+    """`host:port`, a URL, or `unix:/path`."""
+    certificate: str = ""
+    """The file of the certificate that it has, where the configuration is at hand: that very one
+    is then trusted, by whatever name. Empty: one is trusted by its authority and its name."""
+
+
+def control_endpoint(option: str | None, config: str | None) -> Endpoint:
     """Where the API is: the option's, `$TURNOUT_CONTROL`'s, the configuration's, the default.
 
     Raises CommandError(2) when the configuration has to be asked and does not say it clearly.
     """
     named = option or os.environ.get("TURNOUT_CONTROL")
     if named:
-        return named
+        return Endpoint(named)
     # Only here: what reads a configuration takes longer to import than a call takes.
     from turnout.config.loader import SettingsError, control_bind
     from turnout.config.origin import find_file
 
     file = find_file(config, os.environ)
     if file is None:
-        return DEFAULT_CONTROL
+        return Endpoint(DEFAULT_CONTROL)
     try:
-        return str(control_bind(file) or DEFAULT_CONTROL)
+        bind, certificate = control_bind(file)
+        return Endpoint(str(bind or DEFAULT_CONTROL), certificate or "")
     except SettingsError as error:
         hint = "The control API can be named with --control or TURNOUT_CONTROL."
         raise CommandError(f"{error}\n{hint}", EXIT_USAGE) from None
@@ -109,13 +123,15 @@ def read_configuration(file: Path) -> Configuration:
 
 
 class Client:
-    """The API at one address. `where` is `host:port`, a URL, or `unix:/path`."""
+    """The API at one address."""
 
-    def __init__(self, where: str, token: str | None = None) -> None:
-        self.where = where
+    def __init__(self, endpoint: Endpoint | str) -> None:
+        """Take the token and what TLS needs from the environment. Raises CommandError(2)."""
+        if isinstance(endpoint, str):
+            endpoint = Endpoint(endpoint)
+        where = self.where = endpoint.where
         headers = {"Accept": "application/json"}
-        token = token or os.environ.get("TURNOUT_TOKEN")
-        if token:
+        if token := _token():
             headers["Authorization"] = f"Bearer {token}"
         transport: httpx.HTTPTransport | None = None
         if "://" in where:
@@ -133,12 +149,15 @@ class Client:
                 base = "http://localhost"
             else:
                 host = _reachable(address.host)
-                base = f"http://{host}:{address.port}"
+                scheme = "https" if endpoint.certificate else "http"
+                base = f"{scheme}://{host}:{address.port}"
+        secure = base.startswith("https://")
         self._http = httpx.Client(
             base_url=base,
             headers=headers,
             timeout=ANSWER_TIMEOUT_S,
             transport=transport,
+            verify=_trust(endpoint.certificate) if secure else True,
             trust_env=False,
         )
 
@@ -259,7 +278,71 @@ class Client:
             time.sleep(POLL_S)
 
 
+def _token() -> str:
+    """`$TURNOUT_TOKEN`, or what is in `$TURNOUT_TOKEN_FILE`. Raises CommandError(2)."""
+    token = os.environ.get("TURNOUT_TOKEN", "")
+    path = os.environ.get("TURNOUT_TOKEN_FILE", "")
+    if token or not path:
+        return token
+    try:
+        token = Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not ASCII"
+        raise CommandError(f"TURNOUT_TOKEN_FILE {path} cannot be read: {why}", EXIT_USAGE) from None
+    if not token:
+        raise CommandError(f"TURNOUT_TOKEN_FILE {path} is empty", EXIT_USAGE)
+    return token
+
+
+def _trust(certificate: str) -> ssl.SSLContext:
+    """Whom to take for the API: who has the configuration's own certificate, or else one of
+    `$TURNOUT_CONTROL_CA`'s or the system's authorities with the right name.
+
+    `$TURNOUT_CONTROL_CERT`, with `$TURNOUT_CONTROL_KEY` unless the key is in it too, is the
+    client's own certificate (`control.tls.client_ca`). Raises CommandError(2).
+    """
+    names = ("TURNOUT_CONTROL_CA", "TURNOUT_CONTROL_CERT", "TURNOUT_CONTROL_KEY")
+    authority, own, key = (os.environ.get(name) or None for name in names)
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate and authority is None:
+            context = _only(certificate)
+        if own is not None:
+            context.load_cert_chain(own, key, password=lambda: b"")
+    except OSError as error:  # an ssl.SSLError is one too
+        paths = " ".join(path for path in (authority or certificate, own, key) if path)
+        what = "what TLS needs cannot be used"
+        why = getattr(error, "reason", None) or error.strerror or error
+        raise CommandError(f"{what}: {why} ({paths}; {', '.join(names)})", EXIT_USAGE) from None
+    return context
+
+
+def _only(certificate: str) -> ssl.SSLContext:
+    """Trust who has this certificate's key, and nobody else: no authority, no other name."""
+    from turnout.config.tls_files import first_certificate
+
+    der = first_certificate(Path(certificate).read_bytes())
+    if der is None:
+        raise CommandError(f"control.tls.cert {certificate} holds no certificate", EXIT_USAGE)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=der)
+    return context
+
+
 def _why(error: httpx.HTTPError) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            f"its certificate is not trusted ({error}). Name its authority with "
+            "TURNOUT_CONTROL_CA, or call it by a name that stands in the certificate"
+        )
+    if "SSL" in str(error):
+        return f"TLS failed ({error}). Does it speak TLS, and does it ask for a certificate?"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return f"{error}. Does it speak TLS? Then write https://"
     if isinstance(error, httpx.ReadTimeout):
         return f"it takes the call and does not answer in {ANSWER_TIMEOUT_S:g} s"
     return str(error) or type(error).__name__

@@ -504,7 +504,9 @@ class Database(Ledger):
 
     # ------------------------------------------------------------ what goes
 
-    def trim(self, switchovers_kept: int, audit_kept: int, events_kept: int) -> None:
+    def trim(
+        self, switchovers_kept: int, audit_kept: int, refusals_kept: int, events_kept: int
+    ) -> None:
         """Let the oldest go. What is under way, and what a rollback would need, stays."""
         with self._transaction():
             for service in self.services():
@@ -520,11 +522,16 @@ class Database(Ledger):
                 " OR switchover NOT IN (SELECT id FROM switchovers)"
             )
             self._run("INSERT INTO trimming VALUES ('audit')")
-            for table, kept in (("audit", audit_kept), ("events", events_kept)):
+            for refused, kept in ((0, audit_kept), (1, refusals_kept)):
                 self._run(
-                    f"DELETE FROM {table} WHERE seq <= (SELECT max(seq) FROM {table}) - ?", kept
+                    "DELETE FROM audit WHERE refused = ? AND seq <= (SELECT seq FROM audit"
+                    " WHERE refused = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+                    *(refused, refused, kept),
                 )
             self._run("DELETE FROM trimming")
+            self._run(
+                "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", events_kept
+            )
 
     # ------------------------------------------------------------ parts
 

@@ -20,6 +20,9 @@ from turnout.control.problems import Problem
 from turnout.control.store import StoredEvent
 
 KEEP_ALIVE_S: Final = 15.0
+GONE_S: Final = 1.0
+"""How often it is looked whether a reader is still there, while nothing happens: one that has
+gone takes the place of another."""
 WRITE_LIMIT_S: Final = 10.0
 """A reader whose socket takes nothing for so long is disconnected."""
 RETRY_MS: Final = 1000
@@ -99,7 +102,7 @@ async def _serve(
     try:
         async with asyncio.timeout(streams.write_limit_s):
             await response.write(f"retry: {RETRY_MS}\n\n".encode())
-        await _follow(response, journal, streams, after)
+        await _follow(request, response, journal, streams, after)
     except TimeoutError:
         streams.slow += 1
         if transport is not None:
@@ -114,22 +117,34 @@ async def _serve(
 
 
 async def _follow(
-    response: web.StreamResponse, journal: Journal, streams: Streams, after: int
+    request: web.Request,
+    response: web.StreamResponse,
+    journal: Journal,
+    streams: Streams,
+    after: int,
 ) -> None:
     events = journal.follow(after)
     pending: asyncio.Future[StoredEvent] | None = None
+    quiet_s = 0.0
     try:
         while True:
             if pending is None:
                 pending = asyncio.ensure_future(anext(events))
             # Not wait_for: it would cancel, and so end, the generator.
-            done, _ = await asyncio.wait({pending}, timeout=streams.keep_alive_s)
+            wait_s = min(streams.keep_alive_s - quiet_s, GONE_S)
+            done, _ = await asyncio.wait({pending}, timeout=wait_s)
+            if request.transport is None or request.transport.is_closing():
+                return
+            quiet_s += wait_s
             if done:
                 event, pending = pending.result(), None
                 text = _text(event, after)
                 after = event.seq
-            else:
+            elif quiet_s >= streams.keep_alive_s:
                 text = ": keep-alive\n\n"
+            else:
+                continue
+            quiet_s = 0.0
             async with asyncio.timeout(streams.write_limit_s):
                 await response.write(text.encode())
     finally:

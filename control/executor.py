@@ -161,7 +161,11 @@ class Executor:
         """Let old history go, as the settings say; to be called now and then."""
         state = self._configuration.state
         await self._world.store(
-            Database.trim, state.switchovers_kept, state.audit_kept, state.events_kept
+            Database.trim,
+            state.switchovers_kept,
+            state.audit_kept,
+            state.refusals_kept,
+            state.events_kept,
         )
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ death. One reading of a service's counters gives both its outcomes and what is i
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client.core import (
@@ -46,6 +46,8 @@ class Facts:
     """(Service, final state) -> how many switchovers ended so."""
     event_streams: int = 0
     slow_readers: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Name of the problem -> how many calls of the API got it."""
 
 
 def render(shared: SharedState, facts: Facts, accept: str = "") -> tuple[bytes, str]:
@@ -186,6 +188,13 @@ class _Scrape(Collector):
             "Readers of /v1/events that were disconnected, as they took nothing.",
             value=facts.slow_readers,
         )
+        refused = CounterMetricFamily(
+            "turnout_api_calls_refused", "Calls of the control API that were refused.",
+            labels=["problem"],
+        )  # fmt: skip
+        for problem, count in sorted(facts.refused.items()):
+            refused.add_metric([problem], count)
+        yield refused
 
 
 # ---------------------------------------------------------------- requests

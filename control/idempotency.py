@@ -47,7 +47,7 @@ class Idempotency:
         `call` is all that the answer depends on: method, path and body. `recall` makes the
         answer again of a decision whose answer was lost; it gets the switchover's id, or nothing
         where it is of a service. Answers of 500 and above are not kept, as they decided nothing.
-        Raises Problem(422) for another call.
+        Raises what `work` raises, and Problem(422) for another call.
         """
         if not 0 < len(key) <= KEY_CHARS_MAX or not key.isprintable():
             raise Problem(
@@ -90,15 +90,18 @@ class Idempotency:
         try:
             response = await work(known)
         except Problem as problem:
-            response = problem.response()
-        if response.status < 500:
-            headers = {
-                name: response.headers[name] for name in KEPT_FIELDS if name in response.headers
-            }
-            body = response.body if isinstance(response.body, bytes) else b""
-            answer = Answer(known.digest, response.status, headers, body.decode())
-            # If it cannot be kept the answer is true all the same, and the key is with the
-            # decision; of a call that decided nothing, nothing is lost.
-            with contextlib.suppress(StoreUnusable):
-                await self._store(Database.keep_answer, known.name, answer, self._now(), kept_s)
+            await self._keep(known, kept_s, problem.response())
+            raise
+        await self._keep(known, kept_s, response)
         return response
+
+    async def _keep(self, known: Key, kept_s: float, response: web.Response) -> None:
+        if response.status >= 500:
+            return
+        headers = {name: response.headers[name] for name in KEPT_FIELDS if name in response.headers}
+        body = response.body if isinstance(response.body, bytes) else b""
+        answer = Answer(known.digest, response.status, headers, body.decode())
+        # If it cannot be kept the answer is true all the same, and the key is with the decision;
+        # of a call that decided nothing, nothing is lost.
+        with contextlib.suppress(StoreUnusable):
+            await self._store(Database.keep_answer, known.name, answer, self._now(), kept_s)

@@ -7,13 +7,15 @@ the store's revision; WAL and `synchronous=FULL`: what has returned survives los
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from turnout.control.migrations import STEPS
 from turnout.control.rows import (
     Answer,
+    Audit,
     AuditEntry,
     Note,
     StoredEvent,
@@ -111,6 +113,7 @@ class Ledger:
             problem = self._first("PRAGMA quick_check(1)")[0]
             if problem != "ok":
                 raise StoreUnusable(f"{self.path} is damaged ({problem}): {_REMEDY}")
+            self._migrate()
 
     def _create(self) -> None:
         with self._transaction():
@@ -118,6 +121,18 @@ class Ledger:
                 for statement in _statements(SCHEMA.read_text(encoding="utf-8")):
                     self._run(statement)
                 self._run("INSERT INTO meta VALUES (1, ?, 0, 0, 0, 0, '', '')", SCHEMA_VERSION)
+                self._run(f"PRAGMA user_version = {len(STEPS)}")
+
+    def _migrate(self) -> None:
+        """Add what stores of earlier versions lack; see `migrations`."""
+        if self._first("PRAGMA user_version")[0] >= len(STEPS):
+            return
+        with self._transaction():
+            # Again, inside: another process may have been faster.
+            for step in STEPS[self._first("PRAGMA user_version")[0] :]:
+                for statement in step:
+                    self._run(statement)
+            self._run(f"PRAGMA user_version = {len(STEPS)}")
 
     def _version(self) -> int | None:
         if not self._first("SELECT count(*) FROM sqlite_master WHERE name = 'meta'")[0]:
@@ -132,6 +147,13 @@ class Ledger:
         with self._transaction():
             self._next("revision")
             self._note(note, at)
+
+    def note_refused(self, entries: Sequence[Audit], at: float) -> None:
+        """Write calls that were refused into the audit; nothing else has changed by them."""
+        with self._transaction():
+            revision: int = self._first("SELECT revision FROM meta")[0]
+            for entry in entries:
+                self._enter(entry, at, revision, refused=True)
 
     def events_after(self, seq: int, limit: int = 1000) -> list[StoredEvent]:
         """Events with a greater number than `seq`, the oldest first."""
@@ -297,21 +319,23 @@ class Ledger:
                 json.dumps(events.to_document(event)),
                 revision,
             )
-        entry = note.audit
-        if entry is not None:
-            self._run(
-                "INSERT INTO audit (at, who, address, action, service, detail, reason, outcome,"
-                " revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                *(at, entry.author.who, entry.author.address, entry.action, entry.service),
-                *(entry.detail, entry.author.reason, entry.outcome, revision),
-            )
-            key = entry.author.key
+        if note.audit is not None:
+            self._enter(note.audit, at, revision, refused=False)
+            key = note.audit.author.key
             if key is not None:
                 # Its answer is not made yet; if it never is, the decision is known all the same.
                 self._run(
                     "INSERT OR IGNORE INTO idempotency_keys VALUES (?, ?, ?, ?, '{}', ?)",
                     *(key.name, key.digest, at, DECIDED, subject),
                 )
+
+    def _enter(self, entry: Audit, at: float, revision: int, *, refused: bool) -> None:
+        self._run(
+            "INSERT INTO audit (at, who, address, action, service, detail, reason, outcome,"
+            " revision, refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(at, entry.author.who, entry.author.address, entry.action, entry.service),
+            *(entry.detail, entry.author.reason, entry.outcome, revision, int(refused)),
+        )
 
 
 _REMEDY: Final = (

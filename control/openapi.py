@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, made of the table of routes and the models of the bodies."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -10,17 +10,20 @@ from pydantic.json_schema import models_json_schema
 
 from turnout.control import problems
 from turnout.control.api_models import Body, ProblemDocument
-from turnout.control.routes import JSON, ROUTES, Route
+from turnout.control.routes import ID, JSON, NAME, ROUTES, Route
 
 _REF: Final = "#/components/schemas/{model}"
 _PARAMETERS: Final = re.compile(r"\{(\w+)\}")
-_WHAT_PARAMETERS: Final = {
-    "service": "A service's name.",
-    "upstream": "An upstream's name.",
-    "id": "A switchover's id.",
+_WHAT_PARAMETERS: Final[Mapping[str, tuple[Mapping[str, Any], str]]] = {
+    "service": (NAME, "A service's name."),
+    "upstream": (NAME, "An upstream's name."),
+    "id": (ID, "A switchover's id."),
 }
-_EVERY_CALL: Final = (401, 403)
-_EVERY_WRITE: Final = (400, 413, 422)
+_REVISION: Final = {"type": "string", "pattern": '^(\\*|(W/)?"[0-9]{1,18}")$'}
+_KEY: Final = {"type": "string", "pattern": "^[!-~]([ -~]{0,198}[!-~])?$"}
+_EVENT_ID: Final = {"type": "string", "pattern": "^[0-9]{1,18}$"}
+_EVERY_CALL: Final = (400, 403, 417, 431, 500, 503)
+_EVERY_WRITE: Final = (408, 413, 422)
 _DESCRIPTION: Final = """\
 Errors are `application/problem+json` (RFC 9457) with a `type` that does not change for one
 cause. Lists come as `{"items": […]}`. As soon as one token exists, every call but `/healthz` and
@@ -75,24 +78,29 @@ def _operation(route: Route) -> dict[str, Any]:
 
 def _parameters(route: Route) -> Iterator[dict[str, Any]]:
     for name in _PARAMETERS.findall(route.path):
-        yield _parameter("path", name, "string", _WHAT_PARAMETERS[name], required=True)
+        yield _parameter("path", name, *_WHAT_PARAMETERS[name], required=True)
     for query in route.query:
-        yield _parameter("query", query.name, query.kind, query.what)
+        yield _parameter("query", query.name, query.schema, query.what)
     if route.conditional:
         what = 'Only if this is the revision now: `"17"`; else 412.'
-        yield _parameter("header", "If-Match", "string", what)
+        yield _parameter("header", "If-Match", _REVISION, what)
     if route.method != "GET":
         what = "The same body with the same key gets the first answer again."
-        yield _parameter("header", "Idempotency-Key", "string", what)
+        yield _parameter("header", "Idempotency-Key", _KEY, what)
     if route.operation == "events":
-        yield _parameter("header", "Last-Event-ID", "string", "The id of the last event seen.")
+        yield _parameter("header", "Last-Event-ID", _EVENT_ID, "The id of the last event seen.")
 
 
 def _parameter(
-    where: str, name: str, kind: str, what: str, required: bool = False
+    where: str, name: str, schema: Mapping[str, Any], what: str, required: bool = False
 ) -> dict[str, Any]:
-    schema = {"type": kind}
-    return {"name": name, "in": where, "required": required, "schema": schema, "description": what}
+    return {
+        "name": name,
+        "in": where,
+        "required": required,
+        "schema": dict(schema),
+        "description": what,
+    }
 
 
 def _responses(route: Route) -> dict[str, Any]:
@@ -116,10 +124,9 @@ def _responses(route: Route) -> dict[str, Any]:
 
 def statuses_of_problems(route: Route) -> set[int]:
     """The statuses of all problem documents that a call may get."""
-    always = set() if route.open else set(_EVERY_CALL)
+    token = set() if route.open else {401}
     write = set(_EVERY_WRITE) if route.method != "GET" else set()
-    query = {400} if route.query else set()
-    return always | write | query | set(route.problems) | {500, 503}
+    return {*_EVERY_CALL, *token, *write, *route.problems}
 
 
 def _titles(status: int) -> str:

@@ -83,7 +83,8 @@ class Publisher:
         self._configure = configure
         self._watch = watch
         self.source = source
-        self.configuration = source.read()
+        # In force already: a token's file that has gone since must not keep control from starting.
+        self.configuration = source.read(lenient=True)
         self._store = store
         self._workers = workers
         self._supervision = supervision

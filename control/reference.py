@@ -31,8 +31,8 @@ machines is at `/openapi.json` (OpenAPI 3.1). The [command line](cli.md) is a cl
   bound to loopback or a Unix socket only. As soon as one token exists every call but `/healthz`
   and `/readyz` needs `Authorization: Bearer …`: 401 without one, 403 when its scope is `read` and
   the call is a write. The token's name is who did it, in history, receipt and audit.
-- **Browsers.** A call whose `Origin` is another site's gets 403. Without tokens the API answers
-  only to `localhost`, loopback addresses and its own bind as `Host`.
+- **Browsers.** A call whose `Origin` or `Sec-Fetch-Site` is another site's gets 403, also one that
+  only reads. As `Host` the API answers to `localhost`, addresses, its own bind and `control.hosts`.
 - **Errors** are `application/problem+json` (RFC 9457), each with a `type` that does not change for
   one cause. A wrong body gets 400 and lists every field in `errors`; 422 is for a well-formed call
   that the present state refuses. What was refused has changed nothing.
@@ -60,7 +60,10 @@ CLI_TOP: Final = """\
 `turnout` is a client of the [control API](api.md), but for `run`, `check`, `schema` and `demo`.
 It finds the API by `--control`, then `$TURNOUT_CONTROL`, then in the configuration; the
 configuration by `-c`, then `$TURNOUT_CONFIG`, then `./turnout.yaml`; its token in
-`$TURNOUT_TOKEN`. `SERVICE` may be left out when there is one only; `ID` when one switchover is
+`$TURNOUT_TOKEN`, or in the file that `$TURNOUT_TOKEN_FILE` names. Over TLS (`https://…`, or a
+configuration with `control.tls`) it trusts the authorities in `$TURNOUT_CONTROL_CA`, else the very
+certificate that the configuration names, else the system's authorities; a certificate of its own
+is `$TURNOUT_CONTROL_CERT`, its key `$TURNOUT_CONTROL_KEY`. `SERVICE` may be left out when there is one only; `ID` when one switchover is
 under way. Results go to standard output, remarks to standard error; with `--json` standard output
 has the JSON and nothing else.
 
@@ -103,8 +106,9 @@ def _calls() -> Iterator[str]:
         )
     every = " ".join(str(status) for status in sorted(openapi.statuses_of_problems(_PLAIN_WRITE)))
     yield f"\nEvery write may also get: {every}.\n"
-    for query in dict.fromkeys(query for route in ROUTES for query in route.query):
-        yield f"- `?{query.name}`: {query.what}"
+    asked = [(query.name, query.what) for route in ROUTES for query in route.query]
+    for name, what in dict.fromkeys(asked):
+        yield f"- `?{name}`: {what}"
     yield ""
 
 

@@ -3,8 +3,9 @@
 `operation` is the name of the method of `api.Api` that answers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -18,14 +19,15 @@ EVENTS: Final = "text/event-stream"
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000
+BEFORE_MAX: Final = 10**17
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query parameter. `kind` is its JSON type."""
+    """A query parameter. `schema` is its JSON Schema."""
 
     name: str
-    kind: str
+    schema: Mapping[str, Any]
     what: str
 
 
@@ -53,11 +55,23 @@ class Route:
         return Scope.READ if self.method == "GET" else Scope.WRITE
 
 
-_WAIT: Final = Query("wait", "boolean", "Hold the answer until the switchover has ended.")
-_PAGE: Final = (
-    Query("limit", "integer", f"At most so many; {LIMIT_DEFAULT} by default, {LIMIT_MAX} at most."),
-    Query("before", "string", "Only those before this id: the next page."),
+NAME: Final[Mapping[str, Any]] = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+}
+ID: Final[Mapping[str, Any]] = {"type": "string", "pattern": "^[0-9a-z]{9}$"}
+
+_WAIT: Final = Query(
+    "wait",
+    {"anyOf": [{"type": "boolean"}, {"enum": ["1", "0", ""]}]},
+    "Hold the answer until the switchover has ended.",
 )
+_LIMIT: Final = Query(
+    "limit",
+    {"type": "integer", "minimum": 0, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+    f"At most so many; {LIMIT_DEFAULT} by default, {LIMIT_MAX} at most.",
+)
+_BEFORE: Final = "Only those before this id: the next page."
 _SERVICE: Final = "/v1/services/{service}"
 _SWITCHOVER: Final = "/v1/switchovers/{id}"
 _STARTED: Final[tuple[tuple[int, type[BaseModel] | None], ...]] = (
@@ -105,7 +119,7 @@ ROUTES: Final = (
     ),
     Route(
         "GET", f"{_SERVICE}/switchovers", "history", "What was done, the newest first.",
-        ((200, models.Switchovers),), query=_PAGE, problems=(404,),
+        ((200, models.Switchovers),), query=(_LIMIT, Query("before", ID, _BEFORE)), problems=(404,),
     ),
     Route(
         "POST", f"{_SERVICE}/rollback", "rollback",
@@ -147,7 +161,11 @@ ROUTES: Final = (
     Route(
         "GET", "/v1/audit", "audit", "Who, when, from where, what, why; the newest first.",
         ((200, models.AuditEntries),),
-        query=(*_PAGE, Query("service", "string", "Of this service only.")),
+        query=(
+            _LIMIT,
+            Query("before", {"type": "integer", "minimum": 0, "maximum": BEFORE_MAX}, _BEFORE),
+            Query("service", NAME, "Of this service only."),
+        ),
     ),
     Route(
         "POST", "/v1/reload", "reload",

@@ -104,15 +104,22 @@ CREATE TABLE audit (
     detail           TEXT    NOT NULL,
     reason           TEXT    NOT NULL,
     outcome          TEXT    NOT NULL,
-    revision         INTEGER NOT NULL
+    revision         INTEGER NOT NULL,
+    refused          INTEGER NOT NULL DEFAULT 0 CHECK (refused IN (0, 1))
 ) STRICT;
+CREATE INDEX audit_by_refused ON audit (refused, seq);
 
--- The audit is only ever added to. Old entries go by `trimming`, which one transaction sets.
+-- The audit is only ever added to. The oldest entries go by `trimming`, which one transaction
+-- sets: of what was done and of what was refused, each in its order.
 CREATE TABLE trimming (table_name TEXT PRIMARY KEY) STRICT;
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
 BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END;
 CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
 WHEN NOT EXISTS (SELECT 1 FROM trimming WHERE table_name = 'audit')
+  OR OLD.seq > (SELECT min(seq) FROM audit WHERE refused = OLD.refused)
+BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END;
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
 BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END;
 
 CREATE TABLE idempotency_keys (

@@ -67,9 +67,15 @@ class Source:
     """Absolute; empty for one that was given on the command line."""
     pinned: Pinned | None = None
 
-    def read(self) -> Configuration:
-        """Raises SettingsError."""
-        read = load_text(self.text, file=self.file, base=Path(self.base), source=self.path)
+    def read(self, *, lenient: bool = False) -> Configuration:
+        """`lenient` as `load_text` has it. Raises SettingsError."""
+        read = load_text(
+            self.text,
+            file=self.file,
+            base=Path(self.base),
+            source=self.path,
+            lenient=lenient,
+        )
         return self.pinned.apply(read) if self.pinned is not None else read
 
     def document(self) -> dict[str, Any]:

@@ -106,7 +106,8 @@ EXCEPTIONS = {
     **{
         f"config/{name}.py": frozenset({"pydantic", "pydantic_core", "ruamel"})
         for name in (
-            "document", "knobs", "loader", "places", "reference", "service_settings", "settings",
+            "document", "knobs", "loader", "places", "reference", "secret_files",
+            "service_settings", "settings", "tls_files",
         )
     },
     "turnout/__main__.py": frozenset({"turnout.control.entry"}),

@@ -23,7 +23,11 @@ from turnout.config.model import (
     Weights,
 )
 
-ENVIRON = {"CI_TOKEN": "c1-s3cret", "TRY_TOKEN": "try-s3cret", "XDG_RUNTIME_DIR": "/run/user/7"}
+ENVIRON = {
+    "CI_TOKEN": "c1-s3cret-0123456789",
+    "TRY_TOKEN": "try-s3cret",
+    "XDG_RUNTIME_DIR": "/run/user/7",
+}
 
 WHOLE = """\
 workers: 2
@@ -95,7 +99,7 @@ def test_the_whole_surface_is_read() -> None:
     shop = configuration.services[0]
     assert (configuration.workers, configuration.runtime_dir) == (2, "/run/turnout")
     assert configuration.listeners[0].health_path == "/_turnout/health"
-    assert configuration.control.tokens == (Token("ci", Scope.WRITE, "c1-s3cret"),)
+    assert configuration.control.tokens == (Token("ci", Scope.WRITE, "c1-s3cret-0123456789"),)
     assert configuration.trust_forwarded == ("10.0.0.0/8", "unix")
     assert configuration.timeouts.first_byte_s == 0
     assert configuration.limits.header_bytes == 32 * 1024
@@ -408,7 +412,7 @@ def test_a_control_api_has_a_port_that_can_be_known() -> None:
 
 
 def test_tokens_and_their_names_are_each_one_of_a_kind() -> None:
-    tokens = "[{name: a, token: t1}, {name: a, token: t2}, {name: b, token: t1}]"
+    tokens = "[{name: a, token: t1-0123456789-abc}, {name: a, token: t2-0123456789-abc}, {name: b, token: t1-0123456789-abc}]"
     assert refused(f"control: {{tokens: {tokens}}}\n{SMALL}") == [
         "turnout.yaml:1: control.tokens.1.name is a; control.tokens.0 has the same name. "
         "Write another.",

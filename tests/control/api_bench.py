@@ -22,6 +22,7 @@ from turnout.control.health import ProbeResult
 from turnout.control.journal import Journal
 from turnout.control.prober import ServerView
 from turnout.control.publisher import Reloaded
+from turnout.control.refused_calls import RefusedCalls
 from turnout.control.shared import SharedState
 from turnout.control.store import Author
 from turnout.control.supervision import Supervision
@@ -131,6 +132,7 @@ async def served(
             reload=reload,
             in_force=lambda: (),
             upgrades=Upgrades(shared, Supervision(path / "run"), journal_of(bench)),
+            refused=RefusedCalls(bench.store, time.time),
             unready=lambda: made[0].unready,
             now=time.time,
             tell=lambda what, remedy: made[0].problems.append(f"{what}: {remedy}"),

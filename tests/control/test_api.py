@@ -10,11 +10,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.control.api_bench import READ, TOKENS, WRITE, ApiBench, served
-from turnout.config.model import Address, Scope
-from turnout.control import access, api_models, openapi, problems, refusals
-from turnout.control.access import Caller
+from turnout.control import api_models, openapi, problems, refusals
 from turnout.control.api import Api
-from turnout.control.problems import Problem
 from turnout.control.publisher import Reloaded
 from turnout.control.routes import ROUTES
 from turnout.proxy.scoreboard import HealthWord
@@ -556,43 +553,6 @@ async def test_every_write_needs_the_scope_write(guarded: ApiBench) -> None:
         path = route.path.format(service="shop", upstream="green", id="0")
         answer = await guarded.call(route.method, path, {}, **READ)
         assert problem(answer) == (403, "scope-too-small"), route.operation
-
-
-def test_every_token_is_found_wherever_it_stands(tmp_path: Path) -> None:
-    from tests.control.test_executor import ATOMIC, configured
-
-    tokens = configured(ATOMIC + TOKENS).control.tokens
-    found = access.authenticate(tokens, "bearer  read-token-0123456789 ")
-    assert found == Caller("dashboard", Scope.READ)
-    assert access.authenticate((), "") == Caller("local", Scope.WRITE)
-
-
-@pytest.mark.parametrize(
-    ("bind", "tokens", "host", "allowed"),
-    [
-        ("127.0.0.1:9180", False, "127.0.0.1:9180", True),
-        ("127.0.0.1:9180", False, "localhost:9180", True),
-        ("127.0.0.1:9180", False, "[::1]:9180", True),
-        ("127.0.0.1:9180", False, "localhost", True),
-        ("127.0.0.1:9180", False, "evil.example:9180", False),
-        ("127.0.0.1:9180", False, "localhost.evil.example", False),
-        ("127.0.0.1:9180", False, "10.0.0.1:9180", False),
-        ("127.0.0.1:9180", False, "", False),
-        ("127.0.0.1:9180", True, "turnout.example", True),
-        ("unix:/run/turnout/control.sock", False, "whatever", True),
-        ("0.0.0.0:9180", True, "turnout.example:9180", True),
-    ],
-)
-def test_a_name_that_was_made_to_resolve_here_is_refused(
-    bind: str, tokens: bool, host: str, allowed: bool
-) -> None:
-    try:
-        access.check_site(Address.parse_bind(bind), tokens, {"Host": host}, write=False)
-    except Problem as refused:
-        assert not allowed
-        assert (refused.name, refused.status) == ("foreign-host", 403)
-    else:
-        assert allowed
 
 
 async def test_a_call_from_another_site_is_refused(api: ApiBench) -> None:

@@ -189,11 +189,11 @@ async def test_a_reload_does_not_take_the_tokens_from_an_address_that_others_rea
     """A file that is right by itself: it has a bind that needs no tokens, and none."""
     product = Product(settings([blue.address], [], health="off"))
     address = bind.format(port=free_port(), base=product.base)
-    tokens = [{"name": "ops", "scope": "write", "token": "s3cret"}]
+    tokens = [{"name": "ops", "scope": "write", "token": "s3cret-s3cret-s3cret"}]
     product.write_config({"control": {"bind": address, "tokens": tokens}})
     try:
         await product.start(control=False)
-        api = Api(address.replace("0.0.0.0", "127.0.0.1"), token="s3cret")
+        api = Api(address.replace("0.0.0.0", "127.0.0.1"), token="s3cret-s3cret-s3cret")
         anybody = Api(address.replace("0.0.0.0", "127.0.0.1"))
         await until(lambda: "control.started" in product.log(), "control")
         product.write_config({"control": {"bind": "127.0.0.1:9180", "tokens": []}})

@@ -290,7 +290,7 @@ def test_trimming_keeps_the_newest_what_runs_and_what_a_rollback_needs(
     running = started(database, weights_before=3000)
     for number in range(5):
         database.note(Note(Audit(Author(f"ci {number}"), "x", "shop")), AT)
-    database.trim(switchovers_kept=2, audit_kept=3, events_kept=1)
+    database.trim(switchovers_kept=2, audit_kept=3, refusals_kept=2, events_kept=1)
     kept = [value.id for value in database.switchovers("shop")]
     assert (kept[0], kept[-1], len(kept)) == (running.id, needed.id, 3)
     assert [entry.who for entry in database.audit()] == ["ci 4", "ci 3", "ci 2"]
