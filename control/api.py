@@ -202,6 +202,8 @@ class Api:
         async def write(request: web.Request) -> web.StreamResponse:
             caller = request[CALLER]
             access.authorize(caller, route.scope)
+            # Before anything is done: who is refused has changed nothing.
+            wait = bool(route.query) and Call(request, caller).flag("wait")
             content = await self._read(request)
 
             async def work(key: Key | None = None) -> web.Response:
@@ -227,7 +229,7 @@ class Api:
                     work,
                     lambda id: self._recalled(Call(request, caller), id),
                 )
-            return await self._settled(route, Call(request, caller), response)
+            return await self._settled(route, Call(request, caller), response, wait)
 
         if route.method == "GET":
             return read
@@ -261,9 +263,10 @@ class Api:
             raise Problem("malformed-body", "the body is not whole") from error
         return bytes(content)
 
-    async def _settled(self, route: Route, call: Call, response: web.Response) -> web.Response:
+    async def _settled(
+        self, route: Route, call: Call, response: web.Response, wait: bool
+    ) -> web.Response:
         """Wait as long as the call is to be held: what came so far is kept for its key."""
-        wait = bool(route.query) and call.flag("wait")
         by_hand = route.operation == "weights"
         if response.status not in (200, 202) or not (wait or (by_hand and response.status == 202)):
             return response

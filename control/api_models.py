@@ -104,8 +104,8 @@ class RollbackBody(ForcibleBody):
 
 class WeightsBody(ForcibleBody):
     weights: dict[str, Percent] = Field(
-        min_length=2,
-        max_length=2,
+        # Described only: who names one alone is told by the executor which is missing.
+        json_schema_extra={"minProperties": 2, "maxProperties": 2},
         description="Percentages of both upstreams, with at most two decimals; their sum is 100.",
     )
     dry_run: bool = Field(False, description="Say what would be done, and do nothing.")

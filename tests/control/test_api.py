@@ -429,6 +429,25 @@ async def test_a_verb_takes_if_match(api: ApiBench) -> None:
     assert now["state"] == found["state"]
 
 
+@pytest.mark.parametrize("query", ["wait=maybe", "wait=0.0", "wait=true&wait=false"])
+async def test_a_parameter_that_is_refused_has_started_nothing(api: ApiBench, query: str) -> None:
+    answer = await api.call("POST", f"{SHOP}/switchovers?{query}", {"to": "green"})
+    assert problem(answer) == (400, "malformed-query")
+    assert (await api.call("GET", f"{SHOP}/switchovers"))[1]["items"] == []
+
+
+async def test_a_wait_that_no_date_can_tell_is_refused(api: ApiBench) -> None:
+    api.prober.set("green", HealthWord.UNHEALTHY)
+    body = {"to": "green", "wait_healthy": "999999999999d"}
+    answer = await api.call("POST", f"{SHOP}/switchovers", body)
+    assert problem(answer) == (400, "malformed-body")
+    assert answer[1]["errors"] == [{"field": "wait_healthy", "detail": "expected at most 60d"}]
+    status, document, _ = await api.call(
+        "POST", f"{SHOP}/switchovers", {**body, "wait_healthy": "60d"}
+    )
+    assert (status, document["state"]) == (202, "checking")
+
+
 # ---------------------------------------------------------------- Idempotency-Key
 
 
