@@ -62,7 +62,7 @@ class ApiListener:
         """Listen, and serve. Raises CannotListen."""
         await self._runner.setup()
         try:
-            self._sockets = open_sockets(self._bind, self._mode())
+            self._sockets = open_sockets(self._bind, self.mode)
         except OSError as error:
             await self._runner.cleanup()
             raise CannotListen(
@@ -75,7 +75,9 @@ class ApiListener:
             self._inode = os.lstat(self._bind.path).st_ino
         await self._serve()
 
-    def _mode(self) -> int:
+    @property
+    def mode(self) -> int:
+        """Of a Unix socket's file."""
         control = self._control()
         if control.socket_mode is not None:
             return control.socket_mode

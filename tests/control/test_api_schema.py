@@ -29,7 +29,7 @@ from tests.harness import Product, until
 from tests.upstreams import Upstream
 from turnout.control.routes import ROUTES
 
-EXAMPLES: Final = int(os.environ.get("TURNOUT_API_EXAMPLES", "12"))
+EXAMPLES: Final = int(os.environ.get("TURNOUT_API_EXAMPLES", "8"))
 """Calls of each operation, once fitting and once not."""
 SEED: Final = int(os.environ.get("TURNOUT_API_SEED", "1"))
 TOKEN: Final = "write-token-0123456789"

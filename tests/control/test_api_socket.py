@@ -1,5 +1,6 @@
 """The file of the API's Unix socket: who may connect, and what may lie in its place."""
 
+import json
 import os
 import socket
 import stat
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from aiohttp import web
 
 from tests.harness import Product, settings, until
 from tests.upstreams import Upstream
 from turnout.config.address import Address
-from turnout.control.api_listener import CannotListen, open_sockets
+from turnout.config.loader import load_text
+from turnout.control.api_listener import ApiListener, CannotListen, open_sockets
 
 TOKENS: Final = [{"name": "ci", "scope": "write", "token": "write-token-0123456789"}]
 
@@ -93,9 +96,16 @@ async def run_with(control: dict[str, Any]) -> tuple[int, bool]:
             await product.close()
 
 
-@pytest.mark.parametrize(
-    ("control", "mode"),
-    [({"tokens": TOKENS}, 0o666), ({"socket_mode": "0660"}, 0o660)],
-)
-async def test_the_running_product_says_who_may_connect(control: dict[str, Any], mode: int) -> None:
-    assert await run_with(control) == (mode, False)
+async def test_the_running_product_says_who_may_connect() -> None:
+    """Also after a death of control; and its file goes with it."""
+    assert await run_with({"socket_mode": "0660"}) == (0o660, False)
+
+
+@pytest.mark.parametrize(("given", "mode"), [({}, 0o600), ({"tokens": TOKENS}, 0o666)])
+def test_without_tokens_the_owner_alone_may_connect(
+    tmp_path: Path, given: dict[str, Any], mode: int
+) -> None:
+    control = {"bind": f"unix:{tmp_path / 's'}", **given}
+    document = {**settings(["127.0.0.1:1"], []), "control": control}
+    read = load_text(json.dumps(document)).control
+    assert ApiListener(web.Application(), lambda: read, print, print).mode == mode
