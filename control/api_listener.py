@@ -282,11 +282,10 @@ def _inet_socket(family: socket.AddressFamily, host: str, port: int) -> socket.s
 def _unix_socket(path: str, mode: int) -> socket.socket:
     _remove_stale(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The file has its mode from the first moment on.
+    # Not chmod behind it: the file has its mode from the first moment on.
     before = os.umask(0o777 & ~mode)
     try:
         made.bind(path)
-        os.chmod(path, mode)
         made.listen(BACKLOG)
         made.setblocking(False)
     except OSError:
