@@ -5,7 +5,7 @@ The life of a switchover, in reading order:
 1. `wishes`: what somebody wants becomes a value, `state.Switchover`.
 2. `switchover`: its events and the one table of its moves; `orders`: what each state asks for.
 3. `health`, `evidence`, `decider`: may weight rise, must it go back, and why.
-4. `database` on `ledger` (with `rows`, `schema.sql`): each decision is one durable
+4. `database` on `ledger` (with `rows`, `schema.sql`, `migrations`): each decision is one durable
    transaction; `store` is the thread that they run in.
 5. `executor`: what may be asked for; `carrier`: one task that carries one switchover out;
    `words`: a decision, then its routing word; `drain`: until nothing is in flight; `holds`.
@@ -14,9 +14,9 @@ The life of a switchover, in reading order:
 7. `recovery`: where to go on after a start.
 
 Around it: `app` puts the parts together, started from the `source` that is in force. `api`
-(with `routes`, `api_models`, `views`, `problems`, `access`, `idempotency`, `event_stream`,
-`openapi`, `exposition`) and `cli` (with `entry`, `client`, `cli_output`, `demo`) ask. `prober` (with
+(with `routes`, `api_models`, `calls`, `views`, `problems`, `access`, `idempotency`, `event_stream`,
+`refused_calls`, `openapi`, `exposition`; behind `api_listener`, which bounds its connections) and `cli` (with `entry`, `client`, `cli_output`, `demo`) ask. `prober` (with
 `probe`) and `resolver` look. `shared` is the memory that all processes share, `workers` and
 `supervision` talk to the others; `died` takes in what they lost. `compiler`, `tables` and
-`publisher` make what workers serve from, and `committed` keeps a copy of it. `logs` writes.
+`publisher` make what workers serve from, and `committed` keeps a copy of it. `logs` writes, `file_warnings` looks at the API's files.
 """
