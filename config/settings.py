@@ -131,7 +131,9 @@ class Control(Section):
     )
     headers: Annotated[int, Count("10", "1000")] = knob(100, "Fields of a call. Then 431.")
     timeout: Annotated[float, Duration("100ms", "1h")] = knob(
-        "30s", "For a call's body to come (then 408), and for its answer to be taken."
+        "30s",
+        "For the handshake of TLS, for a call's body to come (then 408), and for its answer to be "
+        "taken.",
     )
     keep_alive: Annotated[float, Duration("100ms", "1d")] = knob(
         "75s", "For the whole head of the next call on a connection."

@@ -25,7 +25,6 @@ from turnout.config.tls_files import TlsError, server_context
 from turnout.control.problems import Problem
 
 BACKLOG: Final = 128
-HANDSHAKE_LIMIT_S: Final = 10.0
 END_S: Final = 1.0
 """How long calls under way may take once control is told to end."""
 log = logging.getLogger("turnout.control.api")
@@ -101,7 +100,7 @@ class ApiListener:
         loop = asyncio.get_running_loop()
         more: dict[str, Any] = {"backlog": BACKLOG}
         if context is not None:
-            more |= {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_LIMIT_S}
+            more |= {"ssl": context, "ssl_handshake_timeout": self._control().timeout_s}
         begun: list[asyncio.Server] = []
         for listening in self._sockets:
             # A copy of each, as a server closes its own; what waits in the queue stays there.
