@@ -36,16 +36,16 @@ TOKEN: Final = "write-token-0123456789"
 CALL_LIMIT_S: Final = 20.0
 DOCUMENTED_5XX: Final = {501, 503}
 load_all_checks()
-CHECKED: Final = CHECKS.get_by_names(
+CONFORMING: Final = CHECKS.get_by_names(
     [
         "status_code_conformance",
         "content_type_conformance",
         "response_headers_conformance",
         "response_schema_conformance",
-        "negative_data_rejection",
         "allow_header_conformance",
     ]
 )
+REJECTING: Final = CHECKS.get_by_names(["negative_data_rejection"])
 FIT_FOR_NOBODY: Final = re.compile(r"urn:turnout:problem:(malformed-|http-error)")
 # A stream has no end, and an upgrade replaces the program that is being asked.
 LEFT_OUT: Final = {"events", "upgrade"}
@@ -144,4 +144,6 @@ def judge(case: Case[Any], base: str, session: requests.Session) -> None:
     if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE:
         # What fits the description is understood, even where it cannot be done.
         assert not FIT_FOR_NOBODY.search(answer.text), (case.body, answer.text)
-    case.validate_response(answer, checks=CHECKED, headers=bearer())  # type: ignore[arg-type]
+    # Any 4xx is a rejection, 412 and 413 too, which the check does not count.
+    checks = CONFORMING if 400 <= answer.status_code < 500 else [*CONFORMING, *REJECTING]
+    case.validate_response(answer, checks=checks, headers=bearer())  # type: ignore[arg-type]
