@@ -223,6 +223,8 @@ async def test_a_restarted_control_without_a_tokens_file_lets_nobody_in_by_it() 
         await at.control_again()
         for token in (OF_FILE, "", "x"):
             assert (await at.call("GET", "/v1/services", token)).status_code == 401
+        empty = await at.call("GET", "/v1/services", headers={"Authorization": "Bearer"})
+        assert empty.status_code == 401
         assert (await at.call("GET", "/v1/services", OF_ENVIRONMENT)).status_code == 200
         assert f"{at.token_file} does not exist" in at.product.log()
         at.token_file.write_text(OF_FILE)
