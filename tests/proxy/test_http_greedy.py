@@ -325,7 +325,7 @@ async def test_answers_of_our_own_that_nobody_takes_do_not_pile_up(unrated: Benc
                         await client.loop.sock_sendall(client.socket, REQUEST * 10_000)
                     sent += len(REQUEST) * 10_000
             assert sent < 64_000_000
-            assert resident_bytes(pid) - before < 4_000_000
+            assert resident_bytes(pid) - before < 1_600_000
             await until_gone(unrated)
 
 
