@@ -8,20 +8,18 @@ message that two readers read in two ways.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from tests.fuzz import readers
-from tests.fuzz.readers import Answer, Message, Unreadable
-from tests.fuzz.world import TIGHT, WIDE, Client, Wire, World, world
+from tests.fuzz.readers import Message
+from tests.fuzz.results import Case, Result, differs
+from tests.fuzz.wires import Wire
+from tests.fuzz.world import TIGHT, WIDE, Client, World, world
 from turnout.proxy import target
 from turnout.proxy.framing import CHUNK_LINE_MAX
-
-Kind = Literal["request", "answer", "turns"]
-End = Literal["stay", "eof", "reset"]
-ENDS: Final[tuple[End, ...]] = ("stay", "eof", "reset")
 
 ASKED: Final[dict[str, bytes]] = {
     "get": b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -42,40 +40,6 @@ ASKED: Final[dict[str, bytes]] = {
 SECOND: Final = b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n"
 THIRD: Final = b"GET /third HTTP/1.1\r\nHost: a\r\n\r\n"
 WARM: Final = b"GET /warm HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is tried: all that it takes to try it again."""
-
-    kind: Kind
-    data: bytes
-    """Of turns: seed and steps of an episode, in digits."""
-    asked: str = "get"
-    """Of ASKED; only for an answer."""
-    end: End = "stay"
-    """What comes behind the data: nothing and its time runs out, an end of file, a reset."""
-    world: str = "tight"
-    """Of WORLDS."""
-
-
-@dataclass
-class Result:
-    """What came of a case in one split."""
-
-    to_client: bytes = b""
-    client_end: str = ""
-    answers: list[Answer] = field(default_factory=list)
-    behind: bytes = b""
-    """What has come behind them: a tunnel's, or not whole."""
-    requests: list[Message] = field(default_factory=list)
-    """That servers have got whole."""
-    rests: list[bytes] = field(default_factory=list)
-    """Of requests that they have not got whole; and what came through a tunnel."""
-    server_is_kept: bool = False
-    """Its connection may be used again."""
-    counted: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
 
 
 # ---------------------------------------------------------------- servers
@@ -168,9 +132,10 @@ def _run(at: World, case: Case, pieces: Sequence[bytes], eager: bool) -> Result:
             result.problems.append(f"{held} bytes are held, of {limit} at most")
         at.end()
         result.counted = at.counted(before)
-    except (Unreadable, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         result.problems.append(f"{type(error).__name__}: {error}")
-        at.end()
+        with suppress(Exception):
+            at.end()
     result.problems += at.left_over()
     return result
 
@@ -230,7 +195,8 @@ def _match(result: Result, tunnelled: bool) -> None:
         switched = rest.startswith(b"HTTP/1.1 101 ")
         method = b"GET"
         if b"x-asked" in fields or switched:
-            one = next(requests)
+            one = next(requests, None)
+            assert one is not None, "an answer to nothing"
             method, path = one.start
             if not switched and fields[b"x-asked"] != path:
                 result.problems.append(f"{one.start} was answered by {head}")
@@ -376,82 +342,6 @@ def held_max(at: World) -> int:
         4 * limits.header_bytes + limits.response_header_bytes + limits.pipeline_bytes
         + limits.replay_bytes + 2 * (limits.trailer_bytes + CHUNK_LINE_MAX) + 4096
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------- comparing
-
-
-def differs(case: Case, one: Result, other: Result) -> str | None:
-    """Say in what two results of a case differ, None if in nothing that counts."""
-    return (_request_differs if case.kind == "request" else _answer_differs)(one, other)
-
-
-def _request_differs(one: Result, other: Result) -> str | None:
-    if _told(one) != _told(other):
-        return f"the client gets {one.to_client!r}\n      or {other.to_client!r}"
-    if one.client_end != other.client_end:
-        return f"the client's connection is {one.client_end} or {other.client_end}"
-    if one.requests != other.requests:
-        raw = [[message.raw for message in result.requests] for result in (one, other)]
-        return f"servers get {raw[0]!r}\n      or {raw[1]!r}"
-    # Of what is refused in its midst a server sees more or less; never a whole request.
-    if not _prefixes(one.rests, other.rests):
-        return f"servers get the beginnings {one.rests!r}\n      or {other.rests!r}"
-    if one.counted != other.counted:
-        return f"counted is {one.counted}\n      or {other.counted}"
-    return None
-
-
-def _prefixes(some: list[bytes], others: list[bytes]) -> bool:
-    for index in range(max(len(some), len(others))):
-        a = some[index] if index < len(some) else b""
-        b = others[index] if index < len(others) else b""
-        if not (a.startswith(b) or b.startswith(a)):
-            return False
-    return True
-
-
-def is_broken(result: Result) -> bool:
-    """The server's answer was not passed on, or visibly not all of it."""
-    if not result.answers:
-        return True
-    answer = result.answers[0]
-    return not answer.whole or (
-        answer.status in (502, 504) and (answer.get(b"proxy-status") or b"").startswith(b"turnout;")
-    )
-
-
-def _answer_differs(one: Result, other: Result) -> str | None:
-    if one.requests != other.requests:
-        raw = [[message.raw for message in result.requests] for result in (one, other)]
-        return f"servers get {raw[0]!r}\n      or {raw[1]!r}"
-    if is_broken(one) and is_broken(other):
-        # 502 while nothing has been passed on, else an unclean end: both say that it is no answer.
-        cut = [r.answers[0] for r in (one, other) if r.answers and not r.answers[0].whole]
-        if len(cut) == 2:
-            first, second = cut
-            same = _without_size(first)[:2] == _without_size(second)[:2]
-            if not same or not _prefixes([first.body], [second.body]):
-                return f"the client gets the beginnings {first}\n      or {second}"
-        return None
-    if _told(one) != _told(other) or is_broken(one) is not is_broken(other):
-        return f"the client gets {one.to_client!r}\n      or {other.to_client!r}"
-    if one.client_end != other.client_end:
-        return f"the client's connection is {one.client_end} or {other.client_end}"
-    if one.server_is_kept is not other.server_is_kept:
-        return f"the server's connection is kept: {one.server_is_kept} or {other.server_is_kept}"
-    if one.counted != other.counted:
-        return f"counted is {one.counted}\n      or {other.counted}"
-    return None
-
-
-def _without_size(answer: Answer) -> tuple[object, ...]:
-    """Chunks may be cut otherwise, and in what order fields of different names stand says nothing."""
-    return answer.status, sorted(answer.fields), answer.body, answer.whole, answer.interims
-
-
-def _told(result: Result) -> tuple[object, ...]:
-    return [_without_size(answer) for answer in result.answers], result.behind
 
 
 # ---------------------------------------------------------------- a case in all ways

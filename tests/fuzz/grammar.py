@@ -9,7 +9,8 @@ names with blanks, folded lines), and of ten messages some are changed at random
 from random import Random
 from typing import Final
 
-from tests.fuzz.drive import ASKED, ENDS, Case
+from tests.fuzz.drive import ASKED
+from tests.fuzz.results import ENDS, Case
 
 METHODS: Final = (
     b"GET", b"GET", b"GET", b"HEAD", b"POST", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS",

@@ -15,7 +15,8 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from tests.fuzz import drive, grammar
-from tests.fuzz.drive import Case, Found, Result, Worlds
+from tests.fuzz.drive import Found, Worlds
+from tests.fuzz.results import Case, Result
 from tests.fuzz.turns import STEPS, Episode
 
 CORPUS_MAX: Final = 3000

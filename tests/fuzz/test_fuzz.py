@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.fuzz import loop
-from tests.fuzz.drive import Case, Worlds
+from tests.fuzz.drive import Worlds
 from tests.fuzz.loop import Fuzzer, check, minimise, read, write
+from tests.fuzz.results import Case
 from turnout.proxy import downstream, fast_path, framing, head, plain_head, replies
 from turnout.proxy.account import Account
 from turnout.proxy.pool import ServerPool

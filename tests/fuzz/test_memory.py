@@ -7,7 +7,8 @@ from itertools import chain, count, islice, repeat
 import pytest
 
 from tests.fuzz.drive import Servers, held_bytes, held_max
-from tests.fuzz.world import HIGH_WATER_BYTES, TIGHT, Client, Wire, World, world
+from tests.fuzz.wires import HIGH_WATER_BYTES, Wire
+from tests.fuzz.world import TIGHT, Client, World, world
 
 READS = {100: 250, 4096: 75}
 """How many reads of so many bytes are offered: far more than all limits together, and in the longer

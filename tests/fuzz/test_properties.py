@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import grammar
-from tests.fuzz.drive import ASKED, ENDS, Case, Worlds, check
+from tests.fuzz.drive import ASKED, Worlds, check
+from tests.fuzz.results import ENDS, Case
 
 EXAMPLES = 150
 

@@ -16,8 +16,9 @@ from typing import Final
 
 from tests.fuzz import readers
 from tests.fuzz.drive import held_bytes
-from tests.fuzz.readers import Message, Unreadable
-from tests.fuzz.world import WIDE, Client, Wire, world
+from tests.fuzz.readers import Message
+from tests.fuzz.wires import Wire
+from tests.fuzz.world import WIDE, Client, world
 from turnout.config.table import TablePool
 from turnout.proxy.scoreboard import NEWEST_EPOCH, RoutingWord, service_word_index
 
@@ -104,7 +105,7 @@ class Episode:
                         if self.problems or at.loop.errors:
                             break
                     self._finish()
-                except (Unreadable, AssertionError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
                     self.problems.append(f"{type(error).__name__}: {error}")
                 self.problems += at.loop.errors
         return self.problems
