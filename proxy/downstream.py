@@ -577,6 +577,15 @@ class Downstream:
             self.transport.close()
             self._linger_from_now()
 
+    def leave_now(self) -> None:
+        """The worker ends behind this. A client that has not been given all that was written must
+        not take what it has for the whole."""
+        if self.transport.get_write_buffer_size():
+            self._reset_on_close()
+            self.transport.abort()
+        else:
+            self.transport.close()
+
     def _reset_on_close(self) -> None:
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

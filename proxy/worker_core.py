@@ -680,7 +680,7 @@ class Worker:
             for exchange in list(drain.under_way(self.connections)):
                 exchange.cut("shutdown")
             for connection in list(self.connections):
-                connection.transport.close()
+                connection.leave_now()
             self._go()
             return
         for connection in drain.to_close(self.connections, self.now_s):

@@ -114,3 +114,29 @@ def test_a_slow_clients_last_answer_is_waited_for_while_it_reads_and_then_looks_
     at.loop.settle()
     assert client.wire.resets and client.wire.aborted
     assert not client.wire.sent.endswith(b"x" * 300)
+
+
+@pytest.mark.parametrize("all_taken", [False, True])
+def test_what_a_client_has_not_taken_when_its_worker_ends_looks_cut(
+    at: World, all_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that ends by close has ended, but not yet for the client."""
+    worker, client = at.worker, at.client()
+    client.wire.deliver(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+    at.loop.settle()
+    client.wire.takes = False
+    at.servers[0].deliver(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 300)
+    at.servers[0].deliver_eof()
+    at.loop.settle()
+    if all_taken:
+        client.wire.drain()
+    else:
+        client.wire.takes_some(200)
+    gone: list[bool] = []
+    monkeypatch.setattr(worker, "_go", lambda: gone.append(True))
+    monkeypatch.setattr(worker, "leave_at_s", worker.now_s)
+    worker._leave()
+    at.loop.settle()
+    whole = client.wire.sent.endswith(b"x" * 300)
+    assert gone == [True] and whole is all_taken
+    assert (client.wire.resets and client.wire.aborted) is not whole
