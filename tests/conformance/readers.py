@@ -4,7 +4,7 @@ h11 (Python, a grammar in regular expressions), llhttp (C, a generated state mac
 httptools) and gunicorn's (Python, by hand) are asked what stands in the bytes that a server
 received. They are strict, so beside them stand *loose* readers: each makes one mistake that
 some server was once known for (`QUIRKS`). Bytes that all of these read alike are read alike
-by anyone.
+by anyone. (Who counts in 32 bits is not among them: sizes beyond that are passed on.)
 """
 
 import re
@@ -197,7 +197,6 @@ QUIRKS: Final = {
     "any coding": "takes every Transfer-Encoding for chunked",
     "prefix": "reads a number up to the first byte that is not a digit",
     "python": "reads a number by Python's int(): signs, underscores, spaces, 0x",
-    "32 bits": "counts in 32 bits",
     "list": "takes the last of a list of lengths",
     "extension": "ends a chunk extension at LF",
     "no extension": "knows no chunk extension",
@@ -329,8 +328,7 @@ def _number(value: bytes, base: int, quirk: str) -> int:
             raise Stopped("refused") from None
     if digits is None or (quirk != "prefix" and len(digits[0]) != len(value)):
         raise Stopped("refused")
-    number = int(digits[0], base)
-    return number & 0xFFFFFFFF if quirk == "32 bits" else number
+    return int(digits[0], base)
 
 
 def readings(data: bytes) -> dict[str, Reading]:

@@ -19,7 +19,7 @@ from tests.harness import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.product]
 
-COUNT = int(os.environ.get("TURNOUT_CONFORMANCE_MUTATIONS", "150"))
+COUNT = int(os.environ.get("TURNOUT_CONFORMANCE_MUTATIONS", "60"))
 FIRST_SEED = int(os.environ.get("TURNOUT_CONFORMANCE_SEED", "1"))
 PIECES = (
     b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b"\x0b", b":", b",", b";", b"0", b"5", b"\xff", b"_", b"-", b"x",
