@@ -152,7 +152,7 @@ class _Scrape(Collector):
         yield workers
         yield CounterMetricFamily(
             "turnout_worker_restarts",
-            "Workers started in the place of another.",
+            "Workers that died, each started anew.",
             value=boards.restarts(),
         )
         yield GaugeMetricFamily(

@@ -11,11 +11,11 @@ only from what a client can know:
   that begins later, even if the API has not answered yet (promise 2).
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from typing import Final
 
 from loadtests.ledgers import Arrived, Change, Got, Ledgers, Receipt, Sent, Served
@@ -70,20 +70,26 @@ class Exchange:
 
 def check(ledgers: Ledgers, kinds: Sequence[str] = ()) -> list[Finding]:
     """Everything that is wrong. `kinds` of requests must be among them, or nothing is proved."""
-    exchanges = _exchanges(ledgers)
+    exchanges = exchanges_of(ledgers)
     return [
         *_answers(exchanges),
-        *_arrivals(ledgers, exchanges),
-        *_settled(exchanges, ledgers.changes),
-        *_one_instant(exchanges, ledgers.changes),
+        *_doubled(exchanges),
+        *unknown(ledgers),
+        *routed_wrongly(exchanges, ledgers.changes),
         *_changes(ledgers.changes),
         *_counters(ledgers, exchanges),
         *(finding for receipt in ledgers.receipts for finding in _receipt(receipt, exchanges)),
-        *_nothing_proved(ledgers, kinds),
+        *proved(ledgers, kinds),
     ]
 
 
-def _exchanges(ledgers: Ledgers) -> list[Exchange]:
+def routed_wrongly(exchanges: Sequence[Exchange], changes: Sequence[Change]) -> Iterator[Finding]:
+    """Requests that went where no traffic was to go when they began."""
+    yield from _settled(exchanges, changes)
+    yield from _one_instant(exchanges, changes)
+
+
+def exchanges_of(ledgers: Ledgers) -> list[Exchange]:
     got = {one.id: one for one in ledgers.got}
     arrived: dict[str, list[Arrived]] = {}
     for arrival in ledgers.arrived:
@@ -144,13 +150,16 @@ def _bodies(one: Exchange, got: Got) -> Iterator[Finding]:
         yield Finding(Fault.WRONG_BODY, one.sent.id, f"{one.sent.kind}, answer: {what}")
 
 
-def _arrivals(ledgers: Ledgers, exchanges: Sequence[Exchange]) -> Iterator[Finding]:
-    """Doubled ones, and those that nobody sent."""
+def _doubled(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     for one in exchanges:
         if len(one.arrived) > 1:
             servers = ", ".join(arrival.server for arrival in one.arrived)
             what = f"{one.sent.kind}: received {len(one.arrived)} times, by {servers}"
             yield Finding(Fault.DOUBLED, one.sent.id, what)
+
+
+def unknown(ledgers: Ledgers) -> Iterator[Finding]:
+    """Ids that were used twice, and requests that nobody sent."""
     for id, times in Counter(one.id for one in ledgers.sent).items():
         if times > 1:
             yield Finding(Fault.DOUBLED, id, f"clients used this id {times} times")
@@ -166,12 +175,12 @@ def _arrivals(ledgers: Ledgers, exchanges: Sequence[Exchange]) -> Iterator[Findi
 
 def _settled(exchanges: Sequence[Exchange], changes: Sequence[Change]) -> Iterator[Finding]:
     """Requests at an upstream that had no traffic when they began and when they arrived."""
-    for change, until_s in _with_next(changes):
+    for (change, until_s), those in zip(
+        _with_next(changes), _by_change(exchanges, changes), strict=True
+    ):
         if change.settled is None:
             continue
-        for one in exchanges:
-            if one.sent.began_s <= change.done_s:
-                continue
+        for one in those:
             for arrival in one.arrived:
                 if arrival.at_s < until_s and arrival.upstream != change.settled:
                     what = (
@@ -184,23 +193,25 @@ def _settled(exchanges: Sequence[Exchange], changes: Sequence[Change]) -> Iterat
 
 def _one_instant(exchanges: Sequence[Exchange], changes: Sequence[Change]) -> Iterator[Finding]:
     """Requests that were routed as before a switch of which somebody had seen the effect."""
-    for (before, change), (_, until_s) in zip(
-        pairwise(changes), list(_with_next(changes))[1:], strict=True
-    ):
-        if not change.flip or change.settled is None or before.settled in (None, change.settled):
+    buckets = _by_change(exchanges, changes)
+    for index, (change, until_s) in enumerate(_with_next(changes)):
+        before = changes[index - 1]
+        if not index or not change.flip or change.settled is None:
             continue
+        if before.settled in (None, change.settled):
+            continue
+        early = buckets[index - 1]
         seen = [
             (one.got.ended_s, one.sent.id)
-            for one in exchanges
+            for one in (*early, *buckets[index])
             if one.got is not None
             and one.answered_by == change.settled
-            and one.sent.began_s > before.done_s
             and one.got.ended_s < until_s
         ]
         if not seen:
             continue
         first_s, first = min(seen)
-        for one in exchanges:
+        for one in early:
             # What began after the API's answer as well is found by `_settled`.
             if not first_s < one.sent.began_s <= change.done_s:
                 continue
@@ -214,6 +225,17 @@ def _one_instant(exchanges: Sequence[Exchange], changes: Sequence[Change]) -> It
                     yield Finding(Fault.MISROUTED, one.sent.id, what)
 
 
+def _by_change(exchanges: Sequence[Exchange], changes: Sequence[Change]) -> list[list[Exchange]]:
+    """For each change what began after it was done, and before the next one was."""
+    done_s = [change.done_s for change in changes]
+    buckets: list[list[Exchange]] = [[] for _ in changes]
+    for one in exchanges:
+        index = bisect_left(done_s, one.sent.began_s) - 1
+        if index >= 0:
+            buckets[index].append(one)
+    return buckets
+
+
 def _with_next(changes: Sequence[Change]) -> Iterator[tuple[Change, float]]:
     """Each change, and when the next one was asked for."""
     for index, change in enumerate(changes):
@@ -221,10 +243,14 @@ def _with_next(changes: Sequence[Change]) -> Iterator[tuple[Change, float]]:
         yield change, float("inf") if last else changes[index + 1].asked_s
 
 
+def changes_at_fault(changes: Sequence[Change]) -> Iterator[Change]:
+    """Those that did not do what was asked for."""
+    return (change for change in changes if change.error)
+
+
 def _changes(changes: Sequence[Change]) -> Iterator[Finding]:
-    for change in changes:
-        if change.error:
-            yield Finding(Fault.SWITCH, change.what, change.error)
+    for change in changes_at_fault(changes):
+        yield Finding(Fault.SWITCH, change.what, change.error)
 
 
 # ---------------------------------------------------------------- against the proxy's own count
@@ -317,7 +343,8 @@ def _within(receipt: Receipt, upstream: str, exchanges: Sequence[Exchange]) -> t
 # ---------------------------------------------------------------- was there anything to see
 
 
-def _nothing_proved(ledgers: Ledgers, kinds: Sequence[str]) -> Iterator[Finding]:
+def proved(ledgers: Ledgers, kinds: Sequence[str]) -> Iterator[Finding]:
+    """Whether there was anything to find."""
     sent: Mapping[str, int] = Counter(one.kind for one in ledgers.sent)
     for kind in kinds:
         if not sent.get(kind):

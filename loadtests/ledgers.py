@@ -27,6 +27,11 @@ class Sent:
     body: str = ""
     """Digest of the request's body, or of the messages sent; empty without any."""
 
+    @property
+    def idempotent(self) -> bool:
+        """It may be carried out twice (RFC 9110, section 9.2.2)."""
+        return not self.kind.startswith(("POST", "WebSocket"))
+
 
 @dataclass(frozen=True, slots=True)
 class Got:
@@ -129,6 +134,34 @@ class Counters:
     """Upstream -> observations of the histogram."""
     troubles: Mapping[str, int] = field(default_factory=dict)
     """What must never have happened, by name -> how often it did."""
+    retries: int = 0
+    restarts: int = 0
+    """Workers that were started again."""
+
+    @property
+    def mistakes(self) -> Mapping[str, int]:
+        """Of the troubles, those that no fault from outside explains."""
+        return {name: count for name, count in self.troubles.items() if name.startswith(_MISTAKES)}
+
+    def since(self, before: "Counters") -> "Counters":
+        """What was counted after `before` was."""
+        return Counters(
+            self.accepted - before.accepted,
+            _minus(self.outcomes, before.outcomes),
+            self.in_flight,
+            _minus(self.durations, before.durations),
+            _minus(self.troubles, before.troubles),
+            self.retries - before.retries,
+            self.restarts - before.restarts,
+        )
+
+
+K = TypeVar("K")
+
+
+def _minus(after: Mapping[K, int], before: Mapping[K, int]) -> dict[K, int]:
+    left = {key: after.get(key, 0) - before.get(key, 0) for key in {*after, *before}}
+    return {key: count for key, count in left.items() if count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +230,7 @@ def receipt(
 Sample = tuple[str, Mapping[str, str], float]
 """A metric's name, its labels, its value."""
 
+_MISTAKES: Final = ("turnout_unexpected_errors_total", "turnout_refused_total")
 _MUST_BE_ZERO: Final = (
     "turnout_requests_cut_total",
     "turnout_refused_total",
@@ -209,7 +243,7 @@ _MUST_BE_ZERO: Final = (
 
 def counters(samples: Iterable[Sample]) -> Counters:
     """What /metrics says, of all services together."""
-    accepted = in_flight = 0.0
+    accepted = in_flight = retries = restarts = 0.0
     outcomes: dict[tuple[str, str, str], int] = {}
     durations: dict[str, int] = {}
     troubles: dict[str, int] = {}
@@ -224,9 +258,20 @@ def counters(samples: Iterable[Sample]) -> Counters:
             outcomes[key] = outcomes.get(key, 0) + round(value)
         elif name == "turnout_request_duration_seconds_count":
             durations[upstream] = durations.get(upstream, 0) + round(value)
-        elif name in _MUST_BE_ZERO and value:
+        elif name == "turnout_retries_total":
+            retries += value
+        restarts += value if name == "turnout_worker_restarts_total" else 0
+        if name in _MUST_BE_ZERO and value:
             named = (
                 f"{name}{{{', '.join(f'{key}={text}' for key, text in labels.items() if text)}}}"
             )
             troubles[named] = round(value)
-    return Counters(round(accepted), outcomes, round(in_flight), durations, troubles)
+    return Counters(
+        round(accepted),
+        outcomes,
+        round(in_flight),
+        durations,
+        troubles,
+        round(retries),
+        round(restarts),
+    )

@@ -13,13 +13,14 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
 from loadtests.changes import Change, Json, unchanged
+from loadtests.inside import Inside
 from loadtests.ledgers import UPSTREAMS
 from tests import under_test
 from turnout.proxy.commands import CONTROL_LOCK_FILE
@@ -30,16 +31,15 @@ START_LIMIT_S: Final = 60.0
 STOP_LIMIT_S: Final = 40.0
 LOG_TAIL: Final = 4000
 MISTAKES: Final = ("Traceback (most recent call last)", "unexpected_error", "control.problem")
-"""What the product says only when something is wrong in itself."""
+"""What the product says only when something is wrong in itself; the last one also when a name
+does not resolve."""
 
 
 # Control that dies again and again is started again after longer and longer pauses, up to five
 # seconds: a hundred kills would take a quarter of an hour.
 AT_ONCE: Final = """
-import sys
-if "turnout.supervisor" in sys.orig_argv:
-    from turnout import children
-    children.Backoff.LONGEST_S = children.Backoff.FIRST_S = 0.05
+from turnout import children
+children.Backoff.LONGEST_S = children.Backoff.FIRST_S = 0.05
 """
 
 
@@ -51,9 +51,25 @@ class Stage:
     """The upstreams and the product between them and whoever comes."""
 
     def __init__(
-        self, directory: Path, *, workers: int, servers: int, control_killed: bool = False
+        self,
+        directory: Path,
+        *,
+        workers: int,
+        servers: int,
+        service: Mapping[str, Any] | None = None,
+        top: Mapping[str, Any] | None = None,
+        patches: Mapping[str, str] | None = None,
+        named: bool = False,
+        control_killed: bool = False,
     ) -> None:
+        """`service` and `top` are further keys of the configuration. `patches` are sources that
+        are executed at the start of the product's processes, by module (`_PATCH`). With `named` the
+        servers are told by name, and what the names mean stands in `hosts`."""
         self.directory = directory
+        self.service = dict(service or {})
+        self.top = dict(top or {})
+        self.named = named
+        self.hosts = directory / "hosts"
         self.workers = workers
         self.servers_each = servers
         self.url = ""
@@ -67,23 +83,32 @@ class Stage:
             timeout=90.0,
         )
         self._addresses: dict[str, list[str]] = {name: [] for name in UPSTREAMS}
+        self.modes: dict[str, str] = {}
+        """Server -> how it was last told to behave."""
+        self._ports: dict[str, int] = {}
         self._upstreams: dict[str, Process] = {}
         self._product: Process | None = None
         self._locust: Process | None = None
         self._stopped = False
-        self._environment = dict(os.environ)
+        self.inside = Inside(directory / "run")
+        self._environment = {**os.environ, "LOADTESTS_MARKS": str(directory)}
         paths = (str(ROOT), self._environment.get("PYTHONPATH", ""))
         self._environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         self._product_path = (
             self._environment["PYTHONPATH"] if under_test.IS_CHECKOUT else under_test.python_path()
         )
         if control_killed:
-            faults = directory / "faults"
-            faults.mkdir()
-            (faults / "sitecustomize.py").write_text(AT_ONCE)
-            self._product_path = os.pathsep.join((str(faults), self._product_path))
+            patches = {**(patches or {}), "turnout.supervisor": AT_ONCE}
+        if patches:
+            self._write_patches(patches)
         self.faults: list[str] = []
         """What was wrong with a process."""
+
+    def _write_patches(self, patches: Mapping[str, str]) -> None:
+        directory = self.directory / "patches"
+        directory.mkdir()
+        (directory / "sitecustomize.py").write_text(_PATCH.format(patches=dict(patches)))
+        self._product_path = os.pathsep.join(filter(None, (str(directory), self._product_path)))
 
     @property
     def upstream_ledgers(self) -> list[Path]:
@@ -109,18 +134,61 @@ class Stage:
         self.url = f"http://{listening['listeners']['127.0.0.1:0']}"
 
     async def _start_upstream(self, server: str) -> None:
-        upstream = server.partition("-")[0]
+        address = await self._spawn_upstream(server, 0)
+        host, _, port = address.rpartition(":")
+        name = f"{server}.test"
+        if self.named:
+            with self.hosts.open("a") as hosts:
+                hosts.write(f"{host} {name}\n")
+        self._ports[server] = int(port)
+        self._addresses[server.partition("-")[0]].append(
+            f"{name}:{port}" if self.named else address
+        )
+
+    async def _spawn_upstream(self, server: str, port: int) -> str:
+        """Start its process; its address, once it listens."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "loadtests.upstream", "--upstream", upstream, "--name", server,
+            sys.executable, "-m", "loadtests.upstream",
+            "--upstream", server.partition("-")[0], "--name", server, "--port", str(port),
             "--ledger", str(self.directory / f"{server}.jsonl"),
             cwd=ROOT, stdin=PIPE, stdout=PIPE, start_new_session=True,
         )  # fmt: skip
         self._upstreams[server] = process
+        self.modes[server] = ""
         assert process.stdout is not None
         address = (await process.stdout.readline()).decode().strip()
         if not address:
             raise StageError(f"upstream {server} did not start")
-        self._addresses[upstream].append(address)
+        return address
+
+    # ------------------------------------------------------------ what is done to upstreams
+
+    def servers(self, upstream: str) -> list[str]:
+        """The names of an upstream's servers."""
+        return sorted(name for name in self._upstreams if name.partition("-")[0] == upstream)
+
+    async def turn(self, server: str, mode: str) -> None:
+        """Have a server behave in another way (`upstream.Mode`); returns when it does."""
+        process = self._upstreams[server]
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(f"{mode}\n".encode())
+        async with asyncio.timeout(START_LIMIT_S):
+            answer = (await process.stdout.readline()).decode().strip()
+        if answer != mode:
+            raise StageError(f"upstream {server} was told {mode} and said {answer!r}")
+        self.modes[server] = mode
+
+    def signal_upstream(self, server: str, number: signal.Signals) -> None:
+        self._upstreams[server].send_signal(number)
+
+    async def kill_upstream(self, server: str) -> None:
+        """kill -9, and wait for the end."""
+        self.modes[server] = ""
+        await _kill(self._upstreams[server])
+
+    async def restart_upstream(self, server: str) -> None:
+        """Start a killed one again, at its address and with its ledger."""
+        await self._spawn_upstream(server, self._ports[server])
 
     def write_config(self, idle_timeout_s: int = 30, change: Change = unchanged) -> None:
         """The configuration; another `idle_timeout_s` is what a reload finds changed, or what
@@ -148,8 +216,10 @@ class Stage:
                     "switchover": {
                         "strategies": {"stepped": {"steps": [5, 25, 60, 100], "pause": "250ms"}}
                     },
+                    **self.service,
                 }
             },
+            **self.top,
         }  # fmt: skip
         change(configuration)
         self.config.write_text(json.dumps(configuration, indent=1))
@@ -226,6 +296,7 @@ class Stage:
             return
         self._stopped = True
         await self.api.aclose()
+        self.inside.close()
         if self._locust is not None:
             await _kill(self._locust)
         if self._product is not None:
@@ -247,7 +318,7 @@ class Stage:
                 self.faults.append(f"turnout ended with {status} at SIGTERM")
             await self._kill_product(product)
         text = self.product_log.read_text(errors="replace")
-        for mistake in MISTAKES:
+        for mistake in MISTAKES[: None if not self.named else -1]:
             if mistake in text:
                 place = text.index(mistake)
                 self.faults.append(f"turnout said: {text[max(0, place - 200) : place + 1500]}")
@@ -264,16 +335,25 @@ class Stage:
                     os.kill(int(entry.name), signal.SIGKILL)
 
 
+_PATCH: Final = """\
+import sys
+patches = {patches!r}
+words = sys.orig_argv
+name = words[words.index("-m") + 1] if "-m" in words else ""
+if name in patches:
+    exec(compile(patches[name], "patch", "exec"), {{"__name__": "patch"}})
+"""
+
+
 @contextlib.asynccontextmanager
-async def staged(
-    *, workers: int, servers: int, control_killed: bool = False
-) -> AsyncIterator[Stage]:
-    """A stage in a directory of its own, started; ended and removed when left."""
+async def staged(*, workers: int, servers: int, **more: Any) -> AsyncIterator[Stage]:
+    """A stage in a directory of its own, started; ended and removed when left. `more` is what
+    `Stage` takes."""
     memory = Path("/dev/shm")
     # Shared memory belongs on a tmpfs, and a Unix socket's path has 107 bytes.
     base = memory if os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="turnout-load-", dir=base) as name:
-        stage = Stage(Path(name), workers=workers, servers=servers, control_killed=control_killed)
+        stage = Stage(Path(name), workers=workers, servers=servers, **more)
         try:
             await stage.start()
             yield stage

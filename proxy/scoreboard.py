@@ -173,6 +173,8 @@ R_STARTS: Final = 9
 R_UPSTREAM_CONNECTIONS: Final = 10
 R_ACCEPT_PAUSED: Final = 11
 """1 while the worker accepts nothing for want of descriptors."""
+R_DEATHS: Final = 12
+"""Workers of this region that ended without having been told to; counted by the supervisor."""
 R_LISTENERS: Final = 16
 """Open client connections of each listener that has a limit of its own, in the table's order.
 `R_CONNECTIONS` has all; those that were refused and are still being closed are in neither."""
@@ -607,9 +609,12 @@ class Scoreboard:
         ]
 
     def restarts(self) -> int:
-        """Workers that were started in the place of another."""
-        starts = [self.field(number, R_STARTS) for number in (*self.numbers, self.carried)]
-        return sum(count - 1 for count in starts if count)
+        """Workers that died, and were started anew."""
+        return sum(self.field(number, R_DEATHS) for number in (*self.numbers, self.carried))
+
+    def count_death(self, region: int) -> None:
+        """The worker of a region ended without having been told to."""
+        self.words[self.region(region) + R_DEATHS] += 1
 
     def upstream_in_flight(self, region: int, slot: int, upstream: int) -> int:
         """Exchanges of an upstream under way in one worker.

@@ -55,6 +55,7 @@ _REGION: Final[Mapping[str, int]] = {
     "starts": own.R_STARTS,
     "upstream_connections": own.R_UPSTREAM_CONNECTIONS,
     "accept_paused": own.R_ACCEPT_PAUSED,
+    "deaths": own.R_DEATHS,
 }
 _FIELD_NAMES: Final = {offset: name for name, offset in _REGION.items()}
 
@@ -125,6 +126,7 @@ class Board(Protocol):
     def state(self, region: int) -> WorkerState: ...
     def live_regions(self) -> list[int]: ...
     def restarts(self) -> int: ...
+    def count_death(self, region: int) -> None: ...
     def upstream_in_flight(self, region: int, slot: int, upstream: int) -> int: ...
     def service_in_flight(self, region: int, slot: int) -> int: ...
     def service_counters(self, slot: int) -> list[int]: ...
@@ -262,7 +264,12 @@ class Scoreboards:
         return self.board_of(region).field(region, offset)
 
     def restarts(self) -> int:
+        """Workers that died, and were started anew."""
         return sum(board.restarts() for board in self.boards)
+
+    def count_death(self, region: int) -> None:
+        """The worker of a region ended without having been told to."""
+        self.board_of(region).count_death(region)
 
     def upstream_in_flight(self, region: int, slot: int, upstream: int) -> int:
         return self.board_of(region).upstream_in_flight(region, slot, upstream)
@@ -308,10 +315,7 @@ def _carry(board: Board, to: Scoreboard) -> None:
     base = to.region(carried) + REGION_HEADER_WORDS
     for index, count in enumerate(board.worker_counters()):
         words[base + index] += count
-    restarts = board.restarts()
-    if restarts:
-        starts = to.region(carried) + own.R_STARTS
-        words[starts] = max(words[starts], 1) + restarts
+    words[to.region(carried) + own.R_DEATHS] += board.restarts()
 
 
 # ---------------------------------------------------------------- of another layout
@@ -386,8 +390,12 @@ class Foreign:
 
     def restarts(self) -> int:
         everywhere = chain(self.numbers, (self.numbers.stop,))
-        starts = [self.field(number, own.R_STARTS) for number in everywhere]
-        return sum(count - 1 for count in starts if count)
+        return sum(self.field(number, own.R_DEATHS) for number in everywhere)
+
+    def count_death(self, region: int) -> None:
+        """As `Scoreboard.count_death`; nothing where it has no such word."""
+        if "deaths" in self._region:
+            self._words[self._base(region) + self._region["deaths"]] += 1
 
     def _block(self, region: int, slot: int) -> list[int]:
         """A service's counters in our layout; outcomes read before what they end."""

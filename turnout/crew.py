@@ -367,7 +367,9 @@ class Crew:
     def _settle(self, number: int, region: int, pid: int, status: str, expected: bool) -> None:
         """Count what a dead worker held as cut; write the names down for control."""
         cut = self._boards.settle(region)
-        if expected and not cut:
+        if not expected:
+            self._boards.count_death(region)
+        elif not cut:
             return
         now_us = time.monotonic_ns() // 1000
         names = [

@@ -38,7 +38,7 @@ def shared(tmp_path: Path) -> Iterator[SharedState]:
     for region in (0, 1):
         base = made.scoreboard.region(region)
         made.scoreboard.words[base + board.R_STATE] = WorkerState.SERVING
-        made.scoreboard.words[base + board.R_STARTS] = 1
+        made.scoreboard.words[base + board.R_STARTS] = 2  # a reload let one go, and one come
     yield made
     made.close()
 
@@ -156,7 +156,7 @@ def test_classes_sum_to_what_is_counted(
 def test_the_counts_of_a_worker_that_was_killed_stay(shared: SharedState) -> None:
     served(shared)
     shared.scoreboard.settle(0)
-    shared.scoreboard.words[shared.scoreboard.region(0) + board.R_STARTS] += 1
+    shared.scoreboard.words[shared.scoreboard.region(0) + board.R_DEATHS] += 1
     found = samples(shared)
     assert found["turnout_requests_accepted_total", "service=shop"] == 20
     assert total(found, "turnout_requests_total") == 20

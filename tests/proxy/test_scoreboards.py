@@ -47,7 +47,7 @@ def counting(board: Scoreboard, region: int, slot: int = 1) -> None:
     words[base + sb.R_STATE] = WorkerState.SERVING
     words[base + sb.R_WORKER] = region
     words[base + sb.R_PID] = 1000 + region
-    words[base + sb.R_STARTS] = 2
+    words[base + sb.R_DEATHS] = 2
     words[base + sb.C_REFUSED + 1] = 2
     service = board.service(region, slot)
     words[service + sb.S_ACCEPTED] = 5
@@ -122,7 +122,7 @@ def test_one_of_another_layout_is_read_by_its_names(
     board.words[base + theirs.R_STATE] = WorkerState.SERVING
     board.words[base + theirs.R_PID] = 4711
     board.words[base + theirs.R_EPOCH_SEEN] = 12
-    board.words[base + theirs.R_STARTS] = 3
+    board.words[base + theirs.R_DEATHS] = 2
     board.words[board.service(1, 1) + theirs.S_ACCEPTED] = 9
     board.words[at + theirs.U_PICKED] = 9
     for status, count in ((200, 4), (299, 1), (404, 2)):

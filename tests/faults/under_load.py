@@ -1,0 +1,197 @@
+"""One case: a fault, in one phase of a switchover, under load; and the three ledgers at the end."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from loadtests import ledgers, monotonic
+from loadtests.clients import Clients
+from loadtests.explained import Disturbance, Verdict, judge
+from loadtests.faults import Done, Fault, options
+from loadtests.ledgers import Arrived, Change, Counters, Ledgers, Line, Served
+from loadtests.stage import Stage, staged, tail
+from loadtests.view import Tail
+from tests.faults.phases import PATH, PHASES, Switch
+
+KEPT: Final = 8
+FRESH: Final = 6
+BROKEN_S: Final = 1.2
+"""Longer than it takes a probe to find a server that does not answer, twice."""
+ANSWERED_S: Final = 1.0
+"""Within this a new connection is answered, whatever becomes of a worker."""
+FLIPS: Final = ("preparing", "checking", "draining")
+"""Phases of an atomic switch; the others are had in steps."""
+AFTERWARDS: Final = 60
+"""Requests that must go well once it is over."""
+
+
+@dataclass(slots=True)
+class Case:
+    """What became of one."""
+
+    verdict: Verdict
+    state: str
+    """Of the switchover, at its end."""
+    weights: dict[str, float]
+    source: str
+    target: str
+    disturbances: list[Disturbance]
+    slow_news: list[str] = field(default_factory=list)
+    """Requests over new connections that took too long while a worker was at fault."""
+    backwards: list[str] = field(default_factory=list)
+    """Counters that went down."""
+
+    def wrong(self) -> list[str]:
+        """All that was found, in words."""
+        return [*map(str, self.verdict.findings), *self.slow_news, *self.backwards]
+
+    def __str__(self) -> str:
+        ways = ", ".join(f"{count} {way}" for way, count in self.verdict.explained.items())
+        return (
+            f"{self.verdict.requests} requests, {self.state}, explained: {ways or 'nothing'}, "
+            f"{self.verdict.doubled} sent again"
+        )
+
+
+class Harness:
+    """A stage for one case after the other."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self._tails = [Tail(path) for path in stage.upstream_ledgers]
+        self._cases = 0
+
+    async def run(self, fault: Fault, phase: str, *, target: bool, whole: bool, seed: int) -> Case:
+        """Have the fault in that phase: at the target or the source, of all its servers or one."""
+        stage = self.stage
+        await self._quiet()
+        self._cases += 1
+        source = await self._heavy()
+        names = ledgers.UPSTREAMS
+        to = names[1 - names.index(source)]
+        upstream = "" if fault.of_worker else (to if target else source)
+        servers = stage.servers(upstream)[: None if whole else 1] if upstream else []
+        clients = Clients(lambda: stage.url.removeprefix("http://"), seed, f"k{self._cases}-")
+        switch = Switch(stage, clients, source, to)
+        before, done = await self._counters(), Done()
+        self._lines()
+        began_s = time.monotonic()
+        async with monotonic.watched(stage) as watch, clients.running(KEPT, FRESH):
+            await clients.more(2 * (KEPT + FRESH))
+            asked_s = time.monotonic()
+            async with contextlib.AsyncExitStack() as broken:
+                async with PHASES[phase](switch):
+                    await broken.enter_async_context(done.broken(fault, stage, upstream, servers))
+                    # So that the phase ends with the fault still there.
+                    await asyncio.sleep(BROKEN_S / 2)
+                await asyncio.sleep(BROKEN_S / 2)
+            ended = await switch.reached(limit_s=40.0)
+            done_s = time.monotonic()
+            await asyncio.gather(*switch.slow)
+            for act in switch.afterwards:
+                await act()
+            await self._healthy()
+            await clients.more(AFTERWARDS)
+        counters = (await self._counters(settled=True)).since(before)
+        weights = await self._weights()
+        settled = next((name for name in names if weights[name] == 100.0), None)
+        flip = phase in FLIPS and settled == to
+        changes = [
+            Change("start", began_s, began_s, source),
+            Change(f"{phase} to {to}", asked_s, done_s, settled, flip=flip),
+        ]
+        lines = self._lines()
+        found = Ledgers(
+            sent=clients.sent,
+            got=clients.got,
+            arrived=ledgers.only(Arrived, lines),
+            served=ledgers.only(Served, lines),
+            changes=changes,
+            receipts=[],
+            counters=counters,
+        )
+        cut = (ended["receipt"] or {}).get("cut", [])
+        named = [one["path"].rpartition("/")[2] for one in cut]
+        return Case(
+            judge(found, done.disturbances, named=named),
+            ended["state"], weights, source, to, done.disturbances,
+            _slow_news(clients, done.disturbances), watch.backwards,
+        )  # fmt: skip
+
+    def _lines(self) -> list[Line]:
+        return [line for tail in self._tails for line in tail.more()]
+
+    # ------------------------------------------------------------ the product
+
+    async def _get(self, path: str) -> Any:
+        answer = await self.stage.api.get(path)
+        assert answer.is_success, f"GET {path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    async def _weights(self) -> dict[str, float]:
+        return {name: float(part) for name, part in (await self._get(PATH))["weights"].items()}
+
+    async def _heavy(self) -> str:
+        """The upstream that has all, after some help if need be."""
+        weights = await self._weights()
+        heavy = max(weights, key=lambda name: weights[name])
+        if weights[heavy] < 100:
+            body = {"weights": {name: 100.0 * (name == heavy) for name in weights}}
+            answer = await self.stage.api.put(f"{PATH}/weights?wait=true", json=body)
+            assert answer.is_success, answer.text
+        return heavy
+
+    async def _healthy(self) -> None:
+        async with asyncio.timeout(30.0):
+            while True:
+                upstreams = (await self._get(PATH))["upstreams"].values()
+                if all(one["healthy"] for upstream in upstreams for one in upstream["servers"]):
+                    return
+                await asyncio.sleep(0.05)
+
+    async def _quiet(self) -> None:
+        async with asyncio.timeout(30.0):
+            while (await self._get(PATH))["switchover"] is not None:
+                await asyncio.sleep(0.05)
+        await self._healthy()
+
+    async def _counters(self, *, settled: bool = False) -> Counters:
+        """As they are; with `settled`, once nothing is in flight (or that does not come)."""
+        limit_s = time.monotonic() + 10.0
+        while True:
+            counters = ledgers.counters(
+                monotonic.samples((await self.stage.api.get("/metrics")).text)
+            )
+            if not settled or not counters.in_flight or time.monotonic() > limit_s:
+                return counters
+            await asyncio.sleep(0.05)
+
+
+def _slow_news(clients: Clients, disturbances: list[Disturbance]) -> list[str]:
+    """Of the requests over new connections, those that a worker's fault has made wait too long."""
+    found = []
+    began = {one.id: one for one in clients.sent}
+    for one in clients.got:
+        connected_s = clients.connected.get(one.id)
+        if connected_s is None or one.error:
+            continue
+        took_s = one.ended_s - connected_s - clients.delays[one.id]
+        during = any(
+            not fault.upstream and fault.began_s <= connected_s <= fault.ended_s
+            for fault in disturbances
+        )
+        if during and took_s > ANSWERED_S + clients.late_s:
+            found.append(f"{one.id} ({began[one.id].kind}) took {took_s:.2f} s")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def harness(*, workers: int = 2) -> AsyncIterator[Harness]:
+    """A stage on which every fault can be had, started; what it did wrong fails at the end."""
+    async with staged(workers=workers, servers=2, **options()) as stage:
+        yield Harness(stage)
+        await stage.stop()
+        assert not stage.faults, f"{stage.faults}\n{tail(stage.product_log)}"
