@@ -42,7 +42,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup compiled test test-compiled demo load bench bench-quick bench-smoke bench-tools fuzz fuzz-api lint check docs lock clean
+.PHONY: help setup compiled test test-compiled demo load faults soak bench bench-quick bench-smoke bench-tools fuzz fuzz-api lint check docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +111,12 @@ demo: $(RUNTIME)  ## two upstreams, a load, a switch, a receipt: in this termina
 
 load: $(DEV)  ## locust against the real processes while traffic is switched; three ledgers
 	$(BIN)/python -m loadtests $(ARGS)
+
+faults: $(DEV)  ## every fault in every phase of a switchover, under load (15 minutes)
+	TURNOUT_FAULTS=all $(BIN)/python -m pytest -rs --durations=10 tests/faults $(ARGS)
+
+soak: $(DEV)  ## traffic, faults and switches for 20 minutes (ARGS="--minutes 60 --seed 7"); ledgers, memory
+	$(BIN)/python -m loadtests.soak $(ARGS)
 
 bench: $(BENCH) $(BENCH_NEEDS) bench-tools  ## Turnout beside other proxies; writes docs/benchmarks.{md,json,svg}
 	$(BENCH_OF) $(BIN)/python -m benchmarks $(ARGS)

@@ -493,14 +493,9 @@ class Carrier:
         self, value: Switchover, upstream: int
     ) -> Callable[[Sequence[Mapping[str, Any]]], Awaitable[None]]:
         async def on_cut(entries: Sequence[Mapping[str, Any]]) -> None:
-            told = events.ExchangesCut(
-                service=value.service,
-                upstream=value.name(upstream),
-                count=len(entries),
-                reason=str(entries[0]["reason"]),
-                switchover=value.id,
-            )
-            note = Note(events=(told,))
+            reason = str(entries[0]["reason"])
+            told = describe.cut(value.service, value.name(upstream), entries, reason, value.id)
+            note = Note(events=told)
             now = self._world.now()
             await self._world.store(Database.keep_casualties, value.service, entries, now, note)
             self._world.journal.told(note)

@@ -1,7 +1,7 @@
 """Pure: what a change of a switchover or a service is called when it is told."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from turnout.control import events
 from turnout.control.rows import ServiceRow
@@ -87,3 +87,29 @@ def _entered(now: Switchover, cut: int) -> events.Event:
                 reason=now.outcome,
                 next=f"turnout receipt {id}",
             )
+
+
+NAMES_MAX: Final = 50
+"""In one event: more are told by further ones, so that no line of the log has no end."""
+
+
+def cut(
+    service: str,
+    upstream: str,
+    entries: Sequence[Mapping[str, Any]],
+    reason: str,
+    switchover: str,
+) -> tuple[events.ExchangesCut, ...]:
+    """Exchanges that were ended, as receipts have them; each is named."""
+    parts = [entries[start : start + NAMES_MAX] for start in range(0, len(entries), NAMES_MAX)]
+    return tuple(
+        events.ExchangesCut(
+            service=service,
+            upstream=upstream,
+            count=len(part),
+            reason=reason,
+            switchover=switchover,
+            names=tuple(f"{entry['method']} {entry['path']}" for entry in part),
+        )
+        for part in parts
+    )

@@ -11,7 +11,8 @@ from pathlib import Path
 from time import time
 from typing import Any, Final
 
-from turnout.control.events import Event, ExchangesCut, WorkerDied
+from turnout.control import describe
+from turnout.control.events import WorkerDied
 from turnout.control.journal import Journal
 from turnout.control.store import Database, Note, Store
 from turnout.proxy.commands import DIED_PREFIX, Died, ProtocolError, decode
@@ -79,15 +80,8 @@ class Casualties:
     ) -> None:
         """Store the names of what was cut, and tell how many there were."""
         running = await self._store(Database.under_way, service)
-        told: tuple[Event, ...] = (
-            ExchangesCut(
-                service=service,
-                upstream=upstream,
-                count=len(entries),
-                reason=reason,
-                switchover=running.id if running is not None else "",
-            ),
-        )
+        id = running.id if running is not None else ""
+        told = describe.cut(service, upstream, entries, reason, id)
         note = Note(events=told)
         await self._store(Database.keep_casualties, service, entries, at or time(), note)
         self._journal.told(note)

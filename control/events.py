@@ -185,13 +185,15 @@ class UpstreamUnhealthy(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangesCut(Event):
-    """So many exchanges were ended by Turnout, or with a worker; the receipt has their names."""
+    """So many exchanges were ended by Turnout, or with a worker; `names` are their methods and
+    paths. The receipt of the switchover that they fell into, if any, says more of each."""
 
     NAME = "exchanges.cut"
     upstream: str
     count: int
     reason: str
     switchover: str
+    names: tuple[str, ...]
 
 
 # ---------------------------------------------------------------- the processes

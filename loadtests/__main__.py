@@ -4,28 +4,29 @@ import asyncio
 import json
 import random
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 
 from loadtests import view
-from loadtests.checker import Finding
-from loadtests.ledgers import Ledgers
 from loadtests.runner import Options, StageError, run
 from loadtests.schedule import Counts
 from turnout.config.units import parse_duration
+
+T = TypeVar("T")
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
-async def _interruptible(options: Options, console: Console) -> tuple[Ledgers, list[Finding]]:
-    """Run; the first SIGINT or SIGTERM ends it in order. Further ones do not disturb that: what
+async def interruptible(running: Coroutine[Any, Any, T], console: Console) -> T:
+    """Run it; the first SIGINT or SIGTERM ends it in order. Further ones do not disturb that: what
     it ends is bounded in time, and what it left would go on for ever."""
-    task = asyncio.ensure_future(run(options, console))
+    task = asyncio.ensure_future(running)
 
     def interrupt() -> None:
         if not task.cancelling():
@@ -75,7 +76,7 @@ def main(
         soft_wrap=True,
     )
     try:
-        ledgers, findings = asyncio.run(_interruptible(options, console))
+        ledgers, findings = asyncio.run(interruptible(run(options, console), console))
     except (asyncio.CancelledError, KeyboardInterrupt):
         console.print("interrupted: nothing is proved", style="red")
         raise typer.Exit(EXIT_INTERRUPTED) from None

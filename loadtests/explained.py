@@ -31,7 +31,7 @@ from loadtests.ledgers import Change, Got, Ledgers
 
 GRACE_S: Final = 0.25
 """A fault's end is written down a moment before or after it is over for everybody."""
-IN_ONE_TURN: Final = 0
+IN_ONE_TURN: Final = 1
 """Of what a worker answers in one turn of its loop, death may come between the answer and its
 being counted. At most so many requests of one killed worker are counted otherwise than they ended."""
 

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import resource
 import signal
 import time
@@ -16,6 +17,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
+
+import httpx
 
 from loadtests.explained import Disturbance
 from loadtests.stage import Stage, StageError
@@ -99,6 +102,7 @@ class Fault:
     repeats: bool = False
     """And their successors."""
     of_worker: bool = False
+    of_server: bool = False
 
 
 class Done:
@@ -184,15 +188,15 @@ async def _forgotten(stage: Stage, servers: Sequence[str]) -> AsyncIterator[None
 BAD_GATEWAY: Final = frozenset({502})
 LATE: Final = frozenset({504})
 OF_UPSTREAM: Final = (
-    Fault("killed", _killed, BAD_GATEWAY, breaks=True),
-    Fault("stopped", _stopped, LATE, breaks=True),
-    Fault("refusing", _mode(Mode.REFUSING), BAD_GATEWAY, breaks=True),
-    Fault("resetting", _mode(Mode.RESETTING), BAD_GATEWAY, breaks=True),
-    Fault("hanging", _mode(Mode.HANGING), LATE),
-    Fault("slow", _mode(Mode.SLOW)),
-    Fault("full", _mode(Mode.FULL), BAD_GATEWAY | LATE, breaks=True),
-    Fault("flapping", _mode(Mode.FLAPPING)),
-    Fault("forgotten", _forgotten),
+    Fault("killed", _killed, BAD_GATEWAY, breaks=True, of_server=True),
+    Fault("stopped", _stopped, LATE, breaks=True, of_server=True),
+    Fault("refusing", _mode(Mode.REFUSING), BAD_GATEWAY, breaks=True, of_server=True),
+    Fault("resetting", _mode(Mode.RESETTING), BAD_GATEWAY, breaks=True, of_server=True),
+    Fault("hanging", _mode(Mode.HANGING), LATE, of_server=True),
+    Fault("slow", _mode(Mode.SLOW), of_server=True),
+    Fault("full", _mode(Mode.FULL), BAD_GATEWAY | LATE, breaks=True, of_server=True),
+    Fault("flapping", _mode(Mode.FLAPPING), of_server=True),
+    Fault("forgotten", _forgotten, of_server=True),
 )
 
 
@@ -221,7 +225,7 @@ async def serving(stage: Stage, workers: int, *, exactly: bool = False) -> None:
 
 def _victim(stage: Stage) -> int:
     workers = stage.inside.workers()
-    return workers[random.choice(sorted(workers))]
+    return workers[random.choice(sorted(workers.keys() - stage.spared))]
 
 
 def _worker(
@@ -321,6 +325,36 @@ OTHER_PROGRAM: Final = Fault(
     workers=1, repeats=True, of_worker=True,
 )  # fmt: skip
 """Apart: the supervisor tries it only every ten seconds."""
+
+
+# ---------------------------------------------------------------- control
+
+
+@contextlib.asynccontextmanager
+async def _control_killed(stage: Stage, servers: Sequence[str]) -> AsyncIterator[None]:
+    pid = stage.inside.control
+    os.kill(pid, signal.SIGKILL)
+    yield
+    limit_s = time.monotonic() + BACK_LIMIT_S
+    while time.monotonic() < limit_s:
+        with contextlib.suppress(httpx.TransportError):
+            if stage.inside.control != pid and (await stage.api.get("/readyz")).is_success:
+                return
+        await asyncio.sleep(0.02)
+    raise StageError(f"waited {BACK_LIMIT_S:g} s for another control process")
+
+
+OF_CONTROL: Final = (Fault("control killed", _control_killed),)
+
+
+_CUT: Final = re.compile(r"exchanges\.cut .*reason=worker_died .*names=(.*)")
+_NAME: Final = re.compile(r"/([a-z0-9-]+)(?=[,\"\s]|$)")
+
+
+def named_as_cut(stage: Stage) -> list[str]:
+    """The ids of what dead workers held, as the product's log names them: they are in the paths."""
+    lines = stage.product_log.read_text(errors="replace").splitlines()
+    return [id for line in lines if (found := _CUT.search(line)) for id in _NAME.findall(found[1])]
 
 
 def options() -> dict[str, Any]:

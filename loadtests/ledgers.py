@@ -136,7 +136,9 @@ class Counters:
     """What must never have happened, by name -> how often it did."""
     retries: int = 0
     restarts: int = 0
-    """Workers that were started again."""
+    """Workers that died and were started again."""
+    died: int = 0
+    """Requests that were cut as their worker died."""
 
     @property
     def mistakes(self) -> Mapping[str, int]:
@@ -153,6 +155,7 @@ class Counters:
             _minus(self.troubles, before.troubles),
             self.retries - before.retries,
             self.restarts - before.restarts,
+            self.died - before.died,
         )
 
 
@@ -243,7 +246,7 @@ _MUST_BE_ZERO: Final = (
 
 def counters(samples: Iterable[Sample]) -> Counters:
     """What /metrics says, of all services together."""
-    accepted = in_flight = retries = restarts = 0.0
+    accepted = in_flight = retries = restarts = died = 0.0
     outcomes: dict[tuple[str, str, str], int] = {}
     durations: dict[str, int] = {}
     troubles: dict[str, int] = {}
@@ -260,7 +263,10 @@ def counters(samples: Iterable[Sample]) -> Counters:
             durations[upstream] = durations.get(upstream, 0) + round(value)
         elif name == "turnout_retries_total":
             retries += value
-        restarts += value if name == "turnout_worker_restarts_total" else 0
+        elif name == "turnout_worker_restarts_total":
+            restarts += value
+        elif name == "turnout_requests_cut_total" and labels["reason"] == "worker_died":
+            died += value
         if name in _MUST_BE_ZERO and value:
             named = (
                 f"{name}{{{', '.join(f'{key}={text}' for key, text in labels.items() if text)}}}"
@@ -274,4 +280,5 @@ def counters(samples: Iterable[Sample]) -> Counters:
         troubles,
         round(retries),
         round(restarts),
+        round(died),
     )

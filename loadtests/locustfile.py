@@ -19,9 +19,10 @@ from geventhttpclient.client import HTTPClient, HTTPClientPool
 from geventhttpclient.response import HTTPParseError
 from geventhttpclient.url import URL
 from locust import FastHttpUser, constant_throughput, events, task
+from locust.contrib.fasthttp import LocustBadStatusCode
 from locust.env import Environment
 from locust.exception import StopUser
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
 from loadtests.bodies import Digest, digest, event, page, reply
@@ -108,7 +109,7 @@ class LoadUser(FastHttpUser):
         content: bytes | Iterator[bytes] = pieces(body) if chunked else body
         with self.client.request(
             method,
-            f"/page?size={size}&delay={delay_s:.3f}",
+            f"/page/{id}?size={size}&delay={delay_s:.3f}",
             name=kind,
             data=content,  # type: ignore[arg-type]
             headers={ID_FIELD: id, "Accept-Encoding": "identity", **fields},
@@ -124,9 +125,8 @@ class LoadUser(FastHttpUser):
                 answer.success()
 
     def _judged(self, id: str, ended_s: float, answer: Any, content: bytes | None) -> Got:
-        fault = answer.request_meta["exception"] or getattr(answer, "error", None)
+        error = fault_of(answer)
         headers = answer.headers or {}
-        error = f"{type(fault).__name__}: {fault}" if fault else ""
         whose = headers.get(ID_FIELD, id)
         if whose != id:
             error = f"the answer to {whose}"
@@ -145,6 +145,14 @@ class LoadUser(FastHttpUser):
             request_type="", name=kind, response_time=(time.monotonic() - began_s) * 1000,
             response_length=0, exception=RuntimeError(error) if error else None, context={},
         )  # fmt: skip
+
+
+def fault_of(answer: Any) -> str:
+    """Why it is not a whole answer; a whole one is without fault, whatever its status is."""
+    fault = answer.request_meta["exception"] or getattr(answer, "error", None)
+    if fault is None or isinstance(fault, LocustBadStatusCode):
+        return ""
+    return f"{type(fault).__name__}: {fault}"
 
 
 def pieces(body: bytes) -> Iterator[bytes]:
@@ -243,7 +251,7 @@ class EventStreamUser(LoadUser):
         leave_after = self.dice.randrange(1, EVENTS)
         with self.client.request(
             "GET",
-            f"/events?count={count}&gap={GAP_S}",
+            f"/events/{id}?count={count}&gap={GAP_S}",
             name=kind,
             headers={ID_FIELD: id, "Accept-Encoding": "identity"},
             stream=True,
@@ -263,7 +271,7 @@ class EventStreamUser(LoadUser):
                             error = f"event {number} is {text!r}"
                         number += 1
                 else:
-                    error = f"{answer.request_meta['exception']}"
+                    error = fault_of(answer)
             except (OSError, HTTPParseError) as fault:
                 error = f"{type(fault).__name__}: {fault}"
             ended_s = time.monotonic()
@@ -272,8 +280,8 @@ class EventStreamUser(LoadUser):
             write(
                 Got(id, ended_s, answer.status_code, upstream, digest(received), error, not count)
             )
-            if error:
-                answer.failure(error)
+            if error or answer.status_code != 200:
+                answer.failure(error or f"status {answer.status_code}")
             else:
                 answer.success()
 
@@ -298,7 +306,7 @@ class WebSocketUser(LoadUser):
         upstream, status, error = "", 0, ""
         try:
             with connect(
-                f"{self.host}/echo".replace("http", "ws", 1),
+                f"{self.host}/echo/{id}".replace("http", "ws", 1),
                 additional_headers={ID_FIELD: id},
                 compression=None,
                 proxy=None,
@@ -317,6 +325,8 @@ class WebSocketUser(LoadUser):
                     time.sleep(GAP_S)  # of this user alone, as locust has patched it
             if link.close_code != 1000:
                 error = f"closed with {link.close_code} {link.close_reason}"
+        except InvalidStatus as fault:
+            status = fault.response.status_code
         except (OSError, WebSocketException) as fault:
             error = f"{type(fault).__name__}: {fault}"
         write(Got(id, time.monotonic(), status, upstream, received.hexdigest(), error))

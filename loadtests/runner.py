@@ -4,20 +4,19 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.live import Live
 
-from loadtests import ledgers, schedule
+from loadtests import ledgers, monotonic, schedule
 from loadtests.checker import Fault, Finding, check
 from loadtests.driver import Driver, Refused
-from loadtests.ledgers import Arrived, Counters, Got, Ledgers, Line, Sample, Sent, Served
+from loadtests.ledgers import Arrived, Change, Counters, Got, Ledgers, Line, Sent, Served
 from loadtests.schedule import EVERYTHING, Counts
 from loadtests.stage import Stage, StageError, staged, tail
 from loadtests.view import Progress, Tail
@@ -58,7 +57,7 @@ async def run(options: Options, console: Console) -> tuple[Ledgers, list[Finding
             await stage.start_load(options.users)
             await _switch(options, stage, driver, console)
             await stage.stop_load()
-            counters = await _settled(stage)
+            counters = await settled(stage)
             faults: list[Finding] = []
             try:
                 receipts = await driver.receipts()
@@ -66,12 +65,12 @@ async def run(options: Options, console: Console) -> tuple[Ledgers, list[Finding
                 receipts = []
                 faults.append(Finding(Fault.RECEIPT, "", str(error)))
             await stage.stop()
-            found = _read(stage, driver, receipts, counters)
+            found = read_ledgers(stage, driver.changes, receipts, counters)
         except httpx.HTTPError as error:
             raise StageError(f"the API is gone: {error!r}\n{tail(stage.product_log)}") from error
         finally:
             if options.keep is not None:
-                _copy(stage.directory, options.keep)
+                copy_ledgers(stage.directory, options.keep)
         findings = await asyncio.to_thread(check, found, KINDS if options.users >= 20 else ())
         faults += [Finding(Fault.PROCESS, "", fault) for fault in stage.faults]
         return found, [*findings, *faults]
@@ -104,25 +103,23 @@ async def _switch(options: Options, stage: Stage, driver: Driver, console: Conso
             await asyncio.gather(painting, return_exceptions=True)
 
 
-async def _settled(stage: Stage) -> Counters:
+async def settled(stage: Stage) -> Counters:
     """The counters once nothing is in flight, or as they are when that does not come."""
     limit_s = time.monotonic() + SETTLE_LIMIT_S
     while True:
-        counters = ledgers.counters(_samples((await stage.api.get("/metrics")).text))
+        counters = ledgers.counters(monotonic.samples((await stage.api.get("/metrics")).text))
         if not counters.in_flight or time.monotonic() > limit_s:
             return counters
         await asyncio.sleep(0.05)
 
 
-def _samples(text: str) -> Iterator[Sample]:
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            yield sample.name, sample.labels, sample.value
-
-
-def _read(
-    stage: Stage, driver: Driver, receipts: list[ledgers.Receipt], counters: Counters
+def read_ledgers(
+    stage: Stage,
+    changes: Sequence[Change],
+    receipts: Sequence[ledgers.Receipt],
+    counters: Counters,
 ) -> Ledgers:
+    """What all wrote down."""
     clients = _lines(stage.client_ledger)
     upstreams = [line for path in stage.upstream_ledgers for line in _lines(path)]
     return Ledgers(
@@ -130,7 +127,7 @@ def _read(
         got=ledgers.only(Got, clients),
         arrived=ledgers.only(Arrived, upstreams),
         served=ledgers.only(Served, upstreams),
-        changes=driver.changes,
+        changes=changes,
         receipts=receipts,
         counters=counters,
     )
@@ -140,7 +137,8 @@ def _lines(path: Path) -> list[Line]:
     return Tail(path).more() if path.exists() else []
 
 
-def _copy(directory: Path, to: Path) -> None:
+def copy_ledgers(directory: Path, to: Path) -> None:
+    """Keep ledgers and logs."""
     to.mkdir(parents=True, exist_ok=True)
     for path in directory.iterdir():
         if path.suffix in (".jsonl", ".log", ".yaml"):

@@ -69,6 +69,8 @@ class Stage:
         self.service = dict(service or {})
         self.top = dict(top or {})
         self.named = named
+        self.spared: set[int] = set()
+        """Numbers of the workers that no fault may cost their life."""
         self.hosts = directory / "hosts"
         self.workers = workers
         self.servers_each = servers

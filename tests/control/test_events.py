@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from turnout.control import events
+from turnout.control import describe, events
 from turnout.control.events import RolledBack, ServerUnhealthy, WeightsChanged, to_line, utc
 
 
@@ -28,6 +28,16 @@ def test_a_line_is_read_at_3_a_m() -> None:
     assert to_line(told) == (
         "switchover.rolled_back service=shop switchover=7f3 second_weight=0 cut=0"
         ' reason="green p99 812 ms > 500 ms" next="turnout receipt 7f3"'
+    )
+
+
+def test_whatever_was_cut_is_named_some_in_each_event() -> None:
+    entries = [{"method": "GET", "path": f"/{number}"} for number in range(120)]
+    told = describe.cut("shop", "blue", entries, "worker_died", "")
+    assert [event.count for event in told] == [50, 50, 20]
+    assert [name for event in told for name in event.names] == [f"GET /{n}" for n in range(120)]
+    assert to_line(told[2]).startswith(
+        'exchanges.cut service=shop upstream=blue count=20 reason=worker_died names="GET /100,GET '
     )
 
 

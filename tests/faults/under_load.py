@@ -10,7 +10,7 @@ from typing import Any, Final
 from loadtests import ledgers, monotonic
 from loadtests.clients import Clients
 from loadtests.explained import Disturbance, Verdict, judge
-from loadtests.faults import Done, Fault, options
+from loadtests.faults import Done, Fault, named_as_cut, options
 from loadtests.ledgers import Arrived, Change, Counters, Ledgers, Line, Served
 from loadtests.stage import Stage, staged, tail
 from loadtests.view import Tail
@@ -113,13 +113,21 @@ class Harness:
             receipts=[],
             counters=counters,
         )
-        cut = (ended["receipt"] or {}).get("cut", [])
-        named = [one["path"].rpartition("/")[2] for one in cut]
+        named = await self._named(f"k{self._cases}-", counters.died)
         return Case(
             judge(found, done.disturbances, named=named),
             ended["state"], weights, source, to, done.disturbances,
             _slow_news(clients, done.disturbances), watch.backwards,
         )  # fmt: skip
+
+    async def _named(self, prefix: str, count: int) -> list[str]:
+        """The ids of what dead workers held in this case, once all are named, or 5 s later."""
+        limit_s = time.monotonic() + 5.0
+        while True:
+            named = [id for id in named_as_cut(self.stage) if id.startswith(prefix)]
+            if len(named) >= count or time.monotonic() > limit_s:
+                return named
+            await asyncio.sleep(0.05)
 
     def _lines(self) -> list[Line]:
         return [line for tail in self._tails for line in tail.more()]
