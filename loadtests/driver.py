@@ -70,7 +70,8 @@ class Driver:
             error = f"{type(fault).__name__}: {fault}"
             await self._quiet()
         done_s = time.monotonic()
-        self._rolls_back_to = before
+        if self.weights != before:
+            self._rolls_back_to = before
         settled = next((name for name in UPSTREAMS if self.weights[name] == 100.0), None)
         self.changes.append(
             Change(self.doing, asked_s, done_s, settled, flip=flip and not error, error=error)

@@ -31,6 +31,8 @@ from loadtests.ledgers import Change, Got, Ledgers
 
 GRACE_S: Final = 0.25
 """A fault's end is written down a moment before or after it is over for everybody."""
+HEALTHY_AGAIN_S: Final = 5.0
+"""So long after a fault a server may still be held unhealthy, and a switch to it be refused."""
 IN_ONE_TURN: Final = 1
 """Of what a worker answers in one turn of its loop, death may come between the answer and its
 being counted. At most so many requests of one killed worker are counted otherwise than they ended."""
@@ -106,7 +108,7 @@ def _ended(
     if got is None:
         yield Finding(Fault.LOST, id, f"{kind}: it was sent, and nothing is known of its end")
     elif _good(got):
-        yield from _right(one, got)
+        yield from _right(one, got, disturbances)
     elif any(_explains(fault, one, got) for fault in disturbances):
         verdict.explained[_way(got)] += 1
     else:
@@ -127,10 +129,15 @@ def _way(got: Got) -> str:
     return "broken off" if got.error else f"answered {got.status}"
 
 
-def _right(one: Exchange, got: Got) -> Iterator[Finding]:
+def _right(one: Exchange, got: Got, disturbances: Sequence[Disturbance]) -> Iterator[Finding]:
     """An answer that is whole must be the one that its server sent, to what the client sent."""
     kind = one.sent.kind
     ends = [end for end in one.served if end.upstream == got.upstream]
+    if not ends and any(
+        fault.breaks and fault.upstream == got.upstream and fault.at(one.sent.began_s, got.ended_s)
+        for fault in disturbances
+    ):
+        return  # the server was killed before it had written down what it sent
     if not any(arrival.upstream == got.upstream for arrival in one.arrived):
         yield Finding(Fault.MISROUTED, one.sent.id, f"{kind}: answered by {got.upstream}")
     elif not got.left and not any(
@@ -175,7 +182,8 @@ def _received(
 def _changes(changes: Sequence[Change], disturbances: Sequence[Disturbance]) -> Iterator[Finding]:
     """A switch may fail while something is broken; not otherwise."""
     for change in changes_at_fault(changes):
-        if not any(fault.at(change.asked_s, change.done_s) for fault in disturbances):
+        asked_s = change.asked_s - HEALTHY_AGAIN_S
+        if not any(fault.at(asked_s, change.done_s) for fault in disturbances):
             yield Finding(Fault.SWITCH, change.what, change.error)
 
 
@@ -237,9 +245,9 @@ def _never_read(one: Exchange) -> bool:
 
 def _outcome(one: Exchange) -> tuple[str, str, str]:
     got = one.got
-    if got is None or not got.status or (got.error and not got.left):
+    if got is None or not got.status or got.error:
         return ("", "cut", "")
-    if got.left:
+    if got.left and got.upstream:
         return ("", "client_aborted", "")
     if got.upstream:
         return (got.upstream, "answered_by_upstream", str(got.status))

@@ -50,7 +50,7 @@ async def run(options: Options, console: Console) -> tuple[Ledgers, list[Finding
     """Do it all. Raises StageError when it cannot even begin."""
     killing = bool(options.counts.control_kills)
     async with staged(
-        workers=options.workers, servers=options.servers, control_killed=killing
+        workers=options.workers, servers=options.servers, restarts_at_once=killing
     ) as stage:
         driver = Driver(stage)
         try:

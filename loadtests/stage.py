@@ -60,11 +60,12 @@ class Stage:
         top: Mapping[str, Any] | None = None,
         patches: Mapping[str, str] | None = None,
         named: bool = False,
-        control_killed: bool = False,
+        restarts_at_once: bool = False,
     ) -> None:
         """`service` and `top` are further keys of the configuration. `patches` are sources that
         are executed at the start of the product's processes, by module (`_PATCH`). With `named` the
-        servers are told by name, and what the names mean stands in `hosts`."""
+        servers are told by name, and what the names mean stands in `hosts`. With `restarts_at_once`
+        who dies again and again is not started ever more slowly."""
         self.directory = directory
         self.service = dict(service or {})
         self.top = dict(top or {})
@@ -99,8 +100,9 @@ class Stage:
         self._product_path = (
             self._environment["PYTHONPATH"] if under_test.IS_CHECKOUT else under_test.python_path()
         )
-        if control_killed:
-            patches = {**(patches or {}), "turnout.supervisor": AT_ONCE}
+        if restarts_at_once:
+            known = dict(patches or {})
+            patches = {**known, "turnout.supervisor": known.get("turnout.supervisor", "") + AT_ONCE}
         if patches:
             self._write_patches(patches)
         self.faults: list[str] = []

@@ -113,6 +113,18 @@ async def test_a_fault_in_a_phase_of_a_switchover(stage: Harness, combination: C
         assert case.verdict.explained, "nobody noticed the fault: nothing is proved"
 
 
+async def test_workers_are_killed_again_and_again() -> None:
+    """Nothing is lost but what the killed ones held, each of it named."""
+    kills = 100 if CHOSEN == "all" else 5
+    # Else it would be started ever more slowly, as it dies so often.
+    async with harness(workers=3, restarts_at_once=True) as stage:
+        case = await stage.repeat(OF_WORKER[0], kills, seed=2)
+        print(case, case.died)
+        assert case.wrong() == []
+        assert sum(fault.workers for fault in case.done.disturbances) == kills
+        assert case.died >= kills // 2, "they held hardly anything: little is proved"
+
+
 def test_the_sample_has_each_fault_and_each_phase() -> None:
     for seed in range(20):
         found = list(sample(seed))

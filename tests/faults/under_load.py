@@ -30,15 +30,20 @@ AFTERWARDS: Final = 60
 
 @dataclass(slots=True)
 class Case:
-    """What became of one."""
+    """One case, and what became of it."""
 
-    verdict: Verdict
-    state: str
-    """Of the switchover, at its end."""
-    weights: dict[str, float]
     source: str
     target: str
-    disturbances: list[Disturbance]
+    clients: Clients
+    before: Counters
+    done: Done
+    changes: list[Change]
+    state: str = ""
+    """Of the switchover, at its end."""
+    weights: dict[str, float] = field(default_factory=dict)
+    verdict: Verdict = field(default_factory=Verdict)
+    died: int = 0
+    """Requests that the product counts as cut as a worker died."""
     slow_news: list[str] = field(default_factory=list)
     """Requests over new connections that took too long while a worker was at fault."""
     backwards: list[str] = field(default_factory=list)
@@ -67,24 +72,17 @@ class Harness:
     async def run(self, fault: Fault, phase: str, *, target: bool, whole: bool, seed: int) -> Case:
         """Have the fault in that phase: at the target or the source, of all its servers or one."""
         stage = self.stage
-        await self._quiet()
-        self._cases += 1
-        source = await self._heavy()
-        names = ledgers.UPSTREAMS
-        to = names[1 - names.index(source)]
-        upstream = "" if fault.of_worker else (to if target else source)
+        case = await self._begin(seed)
+        upstream = "" if fault.of_worker else (case.target if target else case.source)
         servers = stage.servers(upstream)[: None if whole else 1] if upstream else []
-        clients = Clients(lambda: stage.url.removeprefix("http://"), seed, f"k{self._cases}-")
-        switch = Switch(stage, clients, source, to)
-        before, done = await self._counters(), Done()
-        self._lines()
-        began_s = time.monotonic()
-        async with monotonic.watched(stage) as watch, clients.running(KEPT, FRESH):
-            await clients.more(2 * (KEPT + FRESH))
+        switch = Switch(stage, case.clients, case.source, case.target)
+        async with monotonic.watched(stage) as watch, case.clients.running(KEPT, FRESH):
+            await case.clients.more(2 * (KEPT + FRESH))
             asked_s = time.monotonic()
             async with contextlib.AsyncExitStack() as broken:
                 async with PHASES[phase](switch):
-                    await broken.enter_async_context(done.broken(fault, stage, upstream, servers))
+                    fault_here = case.done.broken(fault, stage, upstream, servers)
+                    await broken.enter_async_context(fault_here)
                     # So that the phase ends with the fault still there.
                     await asyncio.sleep(BROKEN_S / 2)
                 await asyncio.sleep(BROKEN_S / 2)
@@ -94,31 +92,59 @@ class Harness:
             for act in switch.afterwards:
                 await act()
             await self._healthy()
-            await clients.more(AFTERWARDS)
-        counters = (await self._counters(settled=True)).since(before)
-        weights = await self._weights()
-        settled = next((name for name in names if weights[name] == 100.0), None)
-        flip = phase in FLIPS and settled == to
-        changes = [
-            Change("start", began_s, began_s, source),
-            Change(f"{phase} to {to}", asked_s, done_s, settled, flip=flip),
-        ]
+            await case.clients.more(AFTERWARDS)
+        case.state, case.weights = ended["state"], await self._weights()
+        settled = next((name for name, part in case.weights.items() if part == 100.0), None)
+        flip = phase in FLIPS and settled == case.target
+        case.changes.append(
+            Change(f"{phase} to {case.target}", asked_s, done_s, settled, flip=flip)
+        )
+        return await self._judged(case, watch)
+
+    async def repeat(self, fault: Fault, times: int, *, seed: int) -> Case:
+        """Have a worker's fault so many times in a row, without a switchover."""
+        case = await self._begin(seed)
+        async with monotonic.watched(self.stage) as watch, case.clients.running(KEPT, FRESH):
+            for _ in range(times):
+                async with case.done.broken(fault, self.stage):
+                    await case.clients.more(KEPT + FRESH)
+            await case.clients.more(AFTERWARDS)
+        case.weights = await self._weights()
+        return await self._judged(case, watch)
+
+    async def _begin(self, seed: int) -> Case:
+        """A new case on a stage that is at rest."""
+        await self._quiet()
+        self._cases += 1
+        source = await self._heavy()
+        target = next(name for name in ledgers.UPSTREAMS if name != source)
+        address = self.stage.url.removeprefix("http://")
+        clients = Clients(lambda: address, seed, f"k{self._cases}-")
+        self._lines()
+        now_s = time.monotonic()
+        start = Change("start", now_s, now_s, source)
+        return Case(source, target, clients, await self._counters(), Done(), [start])
+
+    async def _judged(self, case: Case, watch: monotonic.Watch) -> Case:
+        """Hold the ledgers against each other."""
+        clients, disturbances = case.clients, case.done.disturbances
+        counters = (await self._counters(settled=True)).since(case.before)
+        named = await self._named(f"k{self._cases}-", counters.died)
         lines = self._lines()
         found = Ledgers(
             sent=clients.sent,
             got=clients.got,
             arrived=ledgers.only(Arrived, lines),
             served=ledgers.only(Served, lines),
-            changes=changes,
+            changes=case.changes,
             receipts=[],
             counters=counters,
         )
-        named = await self._named(f"k{self._cases}-", counters.died)
-        return Case(
-            judge(found, done.disturbances, named=named),
-            ended["state"], weights, source, to, done.disturbances,
-            _slow_news(clients, done.disturbances), watch.backwards,
-        )  # fmt: skip
+        case.verdict = judge(found, disturbances, named=named)
+        case.died = counters.died
+        case.slow_news = _slow_news(clients, disturbances)
+        case.backwards = watch.backwards
+        return case
 
     async def _named(self, prefix: str, count: int) -> list[str]:
         """The ids of what dead workers held in this case, once all are named, or 5 s later."""
@@ -191,15 +217,15 @@ def _slow_news(clients: Clients, disturbances: list[Disturbance]) -> list[str]:
             not fault.upstream and fault.began_s <= connected_s <= fault.ended_s
             for fault in disturbances
         )
-        if during and took_s > ANSWERED_S + clients.late_s:
+        if during and took_s > ANSWERED_S + clients.lateness.allowed_s:
             found.append(f"{one.id} ({began[one.id].kind}) took {took_s:.2f} s")
     return found
 
 
 @contextlib.asynccontextmanager
-async def harness(*, workers: int = 2) -> AsyncIterator[Harness]:
+async def harness(*, workers: int = 2, **more: Any) -> AsyncIterator[Harness]:
     """A stage on which every fault can be had, started; what it did wrong fails at the end."""
-    async with staged(workers=workers, servers=2, **options()) as stage:
+    async with staged(workers=workers, servers=2, **options(), **more) as stage:
         yield Harness(stage)
         await stage.stop()
         assert not stage.faults, f"{stage.faults}\n{tail(stage.product_log)}"
