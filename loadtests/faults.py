@@ -307,6 +307,7 @@ async def _reload(stage: Stage, workers: int) -> None:
 
 OF_WORKER: Final = (
     Fault("worker killed", _worker(_signal(signal.SIGKILL)), workers=1, of_worker=True),
+    Fault("no descriptors for a worker", _no_descriptors, workers=1, of_worker=True),
     Fault("worker stopped", _worker(_signal(signal.SIGSTOP)), workers=1, of_worker=True),
     Fault("worker hangs", _worker(_hang), workers=1, of_worker=True),
     Fault(
@@ -317,7 +318,6 @@ OF_WORKER: Final = (
         "worker cannot be forked", _worker(_signal(signal.SIGKILL), "no-fork"),
         workers=1, of_worker=True,
     ),
-    Fault("no descriptors for a worker", _no_descriptors, workers=1, of_worker=True),
     Fault("more and fewer workers", _fewer, of_worker=True),
 )  # fmt: skip
 OTHER_PROGRAM: Final = Fault(

@@ -24,7 +24,7 @@ ANSWERED_S: Final = 1.0
 """Within this a new connection is answered, whatever becomes of a worker."""
 FLIPS: Final = ("preparing", "checking", "draining")
 """Phases of an atomic switch; the others are had in steps."""
-AFTERWARDS: Final = 60
+AFTERWARDS: Final = 40
 """Requests that must go well once it is over."""
 
 
