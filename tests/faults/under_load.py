@@ -24,6 +24,9 @@ ANSWERED_S: Final = 1.0
 """Within this a new connection is answered, whatever becomes of a worker."""
 FLIPS: Final = ("preparing", "checking", "draining")
 """Phases of an atomic switch; the others are had in steps."""
+SHOWS_S: Final = {"worker hangs": 0.7}
+"""So long a worker's fault takes to come about, where that is not at once: it looks now and then
+whether it is to hang."""
 AFTERWARDS: Final = 40
 """Requests that must go well once it is over."""
 
@@ -205,20 +208,31 @@ class Harness:
 
 
 def _slow_news(clients: Clients, disturbances: list[Disturbance]) -> list[str]:
-    """Of the requests over new connections, those that a worker's fault has made wait too long."""
+    """Of the requests over new connections, those that a worker's fault has made wait too long, or
+    that were not answered at all: what comes after it, the worker at fault cannot hold."""
     found = []
     began = {one.id: one for one in clients.sent}
+    allowed_s = ANSWERED_S + clients.lateness.allowed_s
     for one in clients.got:
         connected_s = clients.connected.get(one.id)
-        if connected_s is None or one.error:
-            continue
-        took_s = one.ended_s - connected_s - clients.delays[one.id]
-        during = any(
-            not fault.upstream and fault.began_s <= connected_s <= fault.ended_s
+        faults = [
+            fault
             for fault in disturbances
-        )
-        if during and took_s > ANSWERED_S + clients.lateness.allowed_s:
-            found.append(f"{one.id} ({began[one.id].kind}) took {took_s:.2f} s")
+            if connected_s is not None
+            and not fault.upstream
+            and fault.began_s + SHOWS_S.get(fault.name, 0.05) <= connected_s <= fault.ended_s
+        ]
+        if not faults or connected_s is None:
+            continue
+        if any(
+            fault.workers and connected_s - 0.05 < fault.began_s <= one.ended_s
+            for fault in disturbances
+        ):
+            continue  # one that was killed after that may have held it
+        took_s = one.ended_s - connected_s - clients.delays[one.id]
+        if one.error or took_s > allowed_s:
+            end = one.error or "it was answered"
+            found.append(f"{one.id} ({began[one.id].kind}) took {took_s:.2f} s: {end}")
     return found
 
 
