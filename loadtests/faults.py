@@ -64,8 +64,11 @@ def hang(*given):
 deadlines.late = hang
 """,
     "turnout.supervisor": """
-import os, subprocess, sys
+import os, subprocess
+from turnout import children
 
+# Workers die here more often than anywhere: up to five seconds each time would be most of a run.
+children.Backoff.LONGEST_S = 1.0
 popen = subprocess.Popen
 
 class Refused(popen):
@@ -324,7 +327,7 @@ OTHER_PROGRAM: Final = Fault(
     "another program on disk", _worker(_signal(signal.SIGKILL), "other-program"),
     workers=1, repeats=True, of_worker=True,
 )  # fmt: skip
-"""Apart: the supervisor tries it only every ten seconds."""
+"""Apart: the supervisor tries that again only after a while."""
 
 
 # ---------------------------------------------------------------- control
