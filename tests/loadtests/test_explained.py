@@ -108,6 +108,16 @@ def test_an_answer_may_break_off_only_where_answers_break() -> None:
     assert Fault.LOST in faults(broken_off(), replace(BROKEN, breaks=False))
 
 
+def test_who_ended_a_broken_tunnel_only_the_proxy_knows() -> None:
+    for counted in (("blue", "cut", ""), ("blue", "answered_by_upstream", "101")):
+        tunnel = broken_off(kind="WebSocket", status=101, counted=counted)
+        found = replace(tunnel, counters=replace(tunnel.counters, durations={}))
+        assert faults(found, BROKEN) == []
+        # But no page's.
+        page = broken_off(counted=("blue", "answered_by_upstream", "101"))
+        assert Fault.COUNTERS in faults(page, BROKEN)
+
+
 def test_a_server_never_explains_that_there_is_no_answer_at_all() -> None:
     assert Fault.LOST in faults(no_answer(began_s=100.5), BROKEN)
 
