@@ -30,7 +30,7 @@ class Sent:
     @property
     def idempotent(self) -> bool:
         """It may be carried out twice (RFC 9110, section 9.2.2)."""
-        return not self.kind.startswith(("POST", "WebSocket"))
+        return not self.kind.startswith("POST")
 
 
 @dataclass(frozen=True, slots=True)

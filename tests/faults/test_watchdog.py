@@ -77,7 +77,10 @@ async def test_a_worker_that_hangs_is_replaced_and_what_it_held_is_named() -> No
             held = asyncio.create_task(get(product.address, "/held?hang=1"))
             await running.blue.received("/held")
             holder = holder_of(running)
-            (product.base / f"hang-{holder}").touch()
+            mark = product.base / f"hang-{holder}"
+            mark.touch()
+            # What it accepts before it finds the mark it holds, too.
+            await until(lambda: not mark.exists(), "it to hang", step_s=0.002)
             assert await slowest_answer_s(running, holder) < ANSWERED_S
             with pytest.raises((Malformed, OSError)):
                 await held
