@@ -42,7 +42,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup compiled test test-compiled demo load faults soak bench bench-quick bench-smoke bench-tools fuzz fuzz-api lint check docs lock clean
+.PHONY: help setup compiled test test-compiled demo load faults soak reliability bench bench-quick bench-smoke bench-tools fuzz fuzz-api lint check docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,6 +117,13 @@ faults: $(DEV)  ## every fault in every phase of a switchover, under load (15 mi
 
 soak: $(DEV)  ## traffic, faults and switches for 20 minutes (ARGS="--minutes 60 --seed 7"); ledgers, memory
 	$(BIN)/python -m loadtests.soak $(ARGS)
+
+# Each is a run of its own, with three ledgers that must agree; about six minutes in all.
+reliability: $(DEV)  ## 500 switches, 50 reloads, 100 kills of control under load; every fault of control
+	$(BIN)/python -m loadtests --switches 500 --switch-every 100ms $(ARGS)
+	$(BIN)/python -m loadtests --reloads 50 --switch-every 200ms $(ARGS)
+	$(BIN)/python -m loadtests --control-kills 100 --switch-every 100ms $(ARGS)
+	TURNOUT_FAULTS=whole $(BIN)/python -m pytest -rs tests/faults
 
 bench: $(BENCH) $(BENCH_NEEDS) bench-tools  ## Turnout beside other proxies; writes docs/benchmarks.{md,json,svg}
 	$(BENCH_OF) $(BIN)/python -m benchmarks $(ARGS)

@@ -266,7 +266,8 @@ class Timeouts(Section):
     watchdog: Annotated[float, Duration("1s", "1h", Zero.NO_LIMIT)] = knob(
         "10s",
         "For a worker to turn its event loop again, which it does some twenty times a second. "
-        "Then it hangs: it is killed and replaced, and what it held is counted as cut, by name.",
+        "Then it hangs: it is killed and replaced, and what it held is counted as cut, by name. "
+        "So is control, which holds nothing, and goes on where it was.",
     )
 
 

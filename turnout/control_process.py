@@ -37,6 +37,11 @@ class ControlProcess:
     def alive(self) -> bool:
         return self._child is not None
 
+    @property
+    def watched(self) -> Child | None:
+        """The one that has to turn its loop; None while there is none, or it is ending."""
+        return self._child if self._stopped is None else None
+
     def start(self) -> None:
         """Start it unless it is there, or was stopped; when that fails, try again later."""
         if self._child is not None or self._stopped is not None:

@@ -6,10 +6,10 @@ decision, so that it has no reason to crash. What it has to know is in the plan,
 short-lived child compiles (`turnout.control.compiler`).
 
 In reading order: this file; `runtime` (the runtime directory and its shared files),
-`listening` (the sockets), `crew` (the workers), `watchdog` (whether they hang),
-`control_process`, `children` and `short_lived` (processes), `supervisor_socket` (what control
-asks), `adoption` (what a supervisor that was killed has left), `upgrade` and `handover` (becoming
-a newer program), `notify` (systemd), `loop`.
+`listening` (the sockets), `crew` (the workers), `watchdog` and `control_watch` (whether they
+hang), `control_process`, `children` and `short_lived` (processes), `supervisor_socket` (what
+control asks), `adoption` (what a supervisor that was killed has left), `upgrade` and `handover`
+(becoming a newer program), `notify` (systemd), `loop`.
 """
 
 import json
@@ -33,6 +33,7 @@ from turnout.adoption import (
     open_scoreboards,
 )
 from turnout.control_process import ControlProcess, stop_control_of_before
+from turnout.control_watch import ControlWatch
 from turnout.crew import Crew
 from turnout.handover import HandedSocket, Handover, handed_over
 from turnout.listening import (
@@ -223,6 +224,12 @@ class Supervisor:
     def run(self) -> None:
         """Start everything, and serve until told to stop and everything has ended."""
         self._watchdog()
+        ControlWatch(
+            self._loop,
+            self._directory.path,
+            lambda: self._control.watched,
+            lambda: self._plan.watchdog_s,
+        )
         if self._succession is not None:
             self._write_down()
             self._succession.begin(self._plan.workers, self._plan.watchdog_s)

@@ -119,3 +119,9 @@ def test_a_switchover_without_its_service_or_upstreams_can_only_fail(text: str, 
     (found,) = plan(services(text), [], {}, [under_way()], restarted=False).switchovers
     assert isinstance(found, Orphan)
     assert why in found.reason
+
+
+def test_what_an_older_copy_of_the_store_had_under_way_is_over() -> None:
+    value = replace(under_way(), overtaken="the store is older than what is in force")
+    found = plan(services(), [row()], {1: RoutingWord(False, 0, 5)}, [value], restarted=False)
+    assert found.switchovers == (Orphan(value, "the store is older than what is in force"),)

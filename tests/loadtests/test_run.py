@@ -66,6 +66,22 @@ async def test_a_broken_product_fails_it_and_every_request_is_named(tmp_path: Pa
     assert "turnout_worker_restarts_total{} is 1" in "\n".join(result["findings"])
 
 
+async def test_switches_reloads_and_kills_of_control_are_not_noticed_by_traffic() -> None:
+    """A few of each; `make reliability` does hundreds."""
+    process = await asyncio.create_subprocess_exec(
+        *RUN, "--switches", "1", "--reloads", "4", "--control-kills", "2", "--switch-every", "50ms",
+        "--seed", "32", "--json", cwd=ROOT, stdout=PIPE, stderr=PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(LIMIT_S):
+        said, complained = await process.communicate()
+    assert process.returncode == 0, (said.decode(), complained.decode())
+    result = json.loads(said)
+    assert result["good"]
+    assert result["changes"]["atomic switch, control killed amid it"] == 2
+    assert result["changes"]["reload of a change"] == 4
+    assert sum(result["changes"].values()) == 9
+
+
 async def test_ctrl_c_ends_all_that_was_started(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *RUN, "--seconds", "60", cwd=ROOT, env={**os.environ, "LOADTESTS_MARK": str(tmp_path)},
