@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
 
 
 def test_a_short_schedule_has_every_kind() -> None:
-    assert {step.do for step in islice(plan(1), 9)} == set(Do)
+    assert {step.do for step in islice(plan(1), 9)} == set(Do) - {Do.CHANGED, Do.KILLED}
 
 
 def test_a_rollback_follows_only_what_can_be_rolled_back() -> None:
