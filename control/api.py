@@ -101,7 +101,7 @@ class Api:
         self._writes: dict[object, str] = {}
         """Handler -> the operation, of calls that change something."""
         self._version = version()
-        self._ended: Mapping[tuple[str, str], int] = {}
+        self._ended: Mapping[tuple[str, str], int] | None = None
 
     async def on_shutdown(self, app: web.Application) -> None:
         """Let go of everybody who waits: the switchovers go on."""

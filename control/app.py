@@ -218,6 +218,8 @@ class Control:
         )
         self._stop = asyncio.Event()
         self._unusable_told = ("", 0.0)
+        self._unfit: tuple[int, int] | None = None
+        """The store's file that cannot be that of the configuration in force."""
         self._exit = 0
         self._listener: ApiListener | None = None
         self._committed_stale = asyncio.Event()
@@ -305,9 +307,15 @@ class Control:
             await self._reconcile()
             await self.casualties.collect()
             await self.executor.recover()
-        except (StoreUnusable, UpstreamsSwapped) as error:
-            await self.executor.close()
-            await self.store.give_up(str(error))
+        except StoreUnusable as error:
+            await self._give_up(str(error))
+        except UpstreamsSwapped as error:
+            self._unfit = _signature(self.store.path)
+            await self._give_up(f"{self.store.path} is not of this configuration: {error}")
+
+    async def _give_up(self, problem: str) -> None:
+        await self.executor.close()
+        await self.store.give_up(problem)
 
     async def _reconcile(self) -> None:
         """Make the store agree with what is in force, where it is another than it was.
@@ -535,6 +543,8 @@ class Control:
         there = in_force(self.publisher.table, self.shared.word)
         while True:
             await asyncio.sleep(STORE_INTERVAL_S)
+            if self._unfit and _signature(self.store.path) == self._unfit:
+                continue  # it can be used, and is none of these workers'
             if problem := await asyncio.to_thread(_try_store, self.store.path, there):
                 self.store.problem = problem
                 self._unusable(problem)
@@ -554,6 +564,15 @@ class Control:
         if problem != self._unusable_told[0] or now_s > self._unusable_told[1] + TELL_AGAIN_S:
             self._unusable_told = problem, now_s
             self.problem(problem, "as it says; traffic flows on, and nothing can be decided")
+
+
+def _signature(path: Path) -> tuple[int, int] | None:
+    """Another one when the store is another file, or was changed; None: it is not there."""
+    try:
+        file = path.stat()
+    except OSError:
+        return None
+    return file.st_ino, file.st_mtime_ns
 
 
 def _try_store(path: Path, there: Sequence[InForce]) -> str:

@@ -450,6 +450,9 @@ class Carrier:
             if not decisions[0].again:
                 world.journal.told(note(row))
                 await self._keep_in_flight(in_flight)
+            elif without_weight(second_weight) is not None:
+                # Control died just behind the flip: counted a moment late, not left out.
+                await self._keep_in_flight(in_flight, unless_known=True)
 
         lost = self._loses(second_weight)
         try:
@@ -457,11 +460,15 @@ class Carrier:
         except StaleRevision:
             return  # the value has moved on, and this activity is being ended
 
-    async def _keep_in_flight(self, in_flight: Mapping[str, int]) -> None:
+    async def _keep_in_flight(
+        self, in_flight: Mapping[str, int], *, unless_known: bool = False
+    ) -> None:
         """For the receipt. The weight is in force: that this cannot be stored undoes nothing."""
         self._unkept = None
         try:
-            await self._world.store(Database.keep_in_flight, self.value.id, in_flight)
+            await self._world.store(
+                Database.keep_in_flight, self.value.id, in_flight, unless_known=unless_known
+            )
         except StoreUnusable as error:
             self._unkept = in_flight
             self._tell(str(error), "nothing: the receipt is made of what is in memory")

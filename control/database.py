@@ -395,11 +395,14 @@ class Database(Ledger):
                 *(at, outcome, id, step),
             )
 
-    def keep_in_flight(self, id: str, in_flight: Mapping[str, int]) -> None:
+    def keep_in_flight(
+        self, id: str, in_flight: Mapping[str, int], *, unless_known: bool = False
+    ) -> None:
         """Keep what was in flight, by class, when the last weight was set."""
         with self._transaction():
             self._run(
-                "UPDATE switchovers SET in_flight = ? WHERE id = ?", json.dumps(in_flight), id
+                "UPDATE switchovers SET in_flight = ? WHERE id = ? AND (in_flight = '{}' OR NOT ?)",
+                *(json.dumps(in_flight), id, unless_known),
             )
 
     def keep_baseline(self, id: str, document: Mapping[str, Any]) -> None:

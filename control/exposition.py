@@ -42,8 +42,8 @@ class Facts:
     """All that the store knows: also one that the configuration lost keeps its counters."""
     healthy: Mapping[tuple[str, str], bool]
     """(Service, upstream), of those in the configuration."""
-    ended: Mapping[tuple[str, str], int]
-    """(Service, final state) -> how many switchovers ended so."""
+    ended: Mapping[tuple[str, str], int] | None
+    """(Service, final state) -> how many switchovers ended so; None: the store has not said."""
     event_streams: int = 0
     slow_readers: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -131,6 +131,9 @@ class _Scrape(Collector):
             held.add_metric([row.name], int(word.hold))
         for (service, upstream), value in self._facts.healthy.items():
             healthy.add_metric([service, upstream], int(value))
+        yield from (weight, held, healthy)
+        if self._facts.ended is None:
+            return  # left out, not 0: a counter that comes back from 0 looks like so many new ones
         ended = CounterMetricFamily(
             "turnout_switchovers", "Switchovers that have ended, by their final state.",
             labels=["service", "state"],
@@ -139,7 +142,7 @@ class _Scrape(Collector):
         none = {(service, state.value): 0 for service in known for state in FINAL}
         for (service, state), count in sorted({**none, **self._facts.ended}.items()):
             ended.add_metric([service, state], count)
-        yield from (weight, held, healthy, ended)
+        yield ended
 
     def _workers(self) -> Iterator[Metric]:
         boards = self._shared.boards

@@ -1,6 +1,7 @@
 """/metrics: the text against counters that are known, in a real scoreboard."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,11 @@ def test_openmetrics_is_given_where_it_is_asked_for(shared: SharedState) -> None
     text, kind = render(shared, FACTS, "application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text")
     assert text.endswith(b"# EOF\n")
+
+
+def test_how_switchovers_ended_is_left_out_while_nobody_knows(shared: SharedState) -> None:
+    """Not 0: a counter that comes back from there looks like so many that have just ended."""
+    text, _ = render(shared, replace(FACTS, ended=None))
+    assert b"turnout_weight" in text
+    assert b"turnout_switchovers_total{" not in text
+    assert b"turnout_switchovers_total{" in render(shared, FACTS)[0]

@@ -331,3 +331,18 @@ async def test_a_write_that_fails_is_no_half_decision(tmp_path: Path) -> None:
     deeds = [deed for deed in DEEDS if every_case() or deed.name in FAILING]
     done = await under_load(tmp_path, deeds, "fail")
     assert len(done) >= 6, done
+
+
+async def test_what_was_in_flight_is_in_the_receipt_when_control_dies_behind_the_flip(
+    tmp_path: Path,
+) -> None:
+    async with faulted(tmp_path) as at:
+        asked = asyncio.ensure_future(at.at.get("/slow?delay=3"))
+        await at.at.product.until(lambda: at.at.blue.ledger, "the request at blue")
+        at.orders.give("kill after", 1)
+        asked_as = key()
+        begun = await patiently(at, "the switch", lambda: switch("atomic")(at, asked_as))
+        over = await at.at.product.api.ended(begun["id"])
+        assert over["receipt"]["in_flight_at_flip"]["plain"] == 1
+        assert over["receipt"]["requests"]["answered_by_upstream"] == 1
+        assert (await asked).upstream == "blue"
