@@ -75,10 +75,10 @@ async def killed(product: Product) -> None:
     await product.control_replaced(before)
 
 
-EVERY: Final = [(DAY_S, False), (-DAY_S, True), (DAY_S, True), (-DAY_S, False)]
+EVERY: Final = [(DAY_S, True), (-DAY_S, True), (DAY_S, False), (-DAY_S, False)]
 
 
-@pytest.mark.parametrize(("jump_s", "dies"), EVERY if every_case() else EVERY[:2])
+@pytest.mark.parametrize(("jump_s", "dies"), EVERY if every_case() else EVERY[:1])
 async def test_a_step_is_held_as_long_as_it_should_be(
     tmp_path: Path, jump_s: float, dies: bool
 ) -> None:
@@ -135,7 +135,7 @@ async def test_a_drain_ends_in_its_time_when_the_clock_is_set_back(tmp_path: Pat
         assert (await asked).status == 503
 
 
-@pytest.mark.parametrize("dies", [True, False] if every_case() else [True])
+@pytest.mark.parametrize("dies", [False, True] if every_case() else [False])
 async def test_a_hold_ends_in_its_time_when_the_clock_is_set_back(
     tmp_path: Path, dies: bool
 ) -> None:

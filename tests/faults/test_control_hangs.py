@@ -7,6 +7,9 @@ not turn its loop, and the next one goes on where it was.
 import os
 import signal
 
+import pytest
+
+from tests.faults.store_faults import every_case
 from tests.harness import bench
 from tests.load import Load, failures, must_not_fail
 
@@ -52,6 +55,7 @@ async def test_a_control_that_is_stopped_is_replaced_and_its_switchover_goes_on(
         )
 
 
+@pytest.mark.skipif(not every_case(), reason="TURNOUT_FAULTS=whole; one that is stopped is alike")
 async def test_a_control_whose_loop_does_not_turn_is_replaced() -> None:
     faults = {"turnout.control.app": HANGS}
     async with bench(workers=1, top=WATCHDOG, faults=faults) as at:

@@ -161,8 +161,8 @@ DAMAGES: Final[dict[Damage, str]] = {
 }
 
 
-QUICK: Final = (middle_page, emptied)
-"""Those of every run; `TURNOUT_FAULTS=whole` runs all. What each is told is held by value, too."""
+QUICK: Final = (middle_page,)
+"""That of every run; `TURNOUT_FAULTS=whole` runs all. What each is told is held by value, too."""
 
 
 def whole(store: Path) -> None:
