@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,28 @@ def test_without_a_readable_store_the_committed_copy_is_served_and_said(
     assert (degraded.epoch, degraded.table["number"]) == (9, 7)
     assert "t.db" in degraded.degraded
     assert degraded.workers == 3
+
+
+def test_a_store_that_is_behind_the_committed_copy_moves_no_traffic(
+    file: Path, tmp_path: Path
+) -> None:
+    """An older copy was restored, or what the write-ahead log had is lost."""
+    settings = source_of(plan_of(compile_file(file)).configuration).read()
+    with closing(Database(tmp_path / "t.db")) as database:
+        [known] = database.services()
+    moved = replace(known, second_weight=1234, epoch=9)
+    compiled = compile_table(settings, [moved], {}, number=7)
+    write_committed(settings, Committed(compiled.table, compiled.words, 9))
+    done = compile_file(file)
+    plan = plan_of(done)
+    assert plan.words == [[1, RoutingWord(False, 1234, 9).pack()]]
+    assert (plan.degraded, plan.epoch) == ("", 9)
+    assert plan.table["number"] > 7
+    assert b"t.db is older than the routing" in done.stderr
+    with closing(Database(tmp_path / "t.db")) as database:
+        assert database.audit()[0].action == "store.adopt"
+        # From now on it is the store's: nothing is said a second time.
+    assert b"older" not in compile_file(file).stderr
 
 
 def test_without_store_and_copy_nothing_is_started(file: Path, tmp_path: Path) -> None:
