@@ -118,12 +118,12 @@ faults: $(DEV)  ## every fault in every phase of a switchover, under load (15 mi
 soak: $(DEV)  ## traffic, faults and switches for 20 minutes (ARGS="--minutes 60 --seed 7"); ledgers, memory
 	$(BIN)/python -m loadtests.soak $(ARGS)
 
-# Each is a run of its own, with three ledgers that must agree; about six minutes in all.
+# Each is a run of its own, with three ledgers that must agree; about twelve minutes in all.
 reliability: $(DEV)  ## 500 switches, 50 reloads, 100 kills of control under load; every fault of control
 	$(BIN)/python -m loadtests --switches 500 --switch-every 100ms $(ARGS)
 	$(BIN)/python -m loadtests --reloads 50 --switch-every 200ms $(ARGS)
 	$(BIN)/python -m loadtests --control-kills 100 --switch-every 100ms $(ARGS)
-	TURNOUT_FAULTS=whole $(BIN)/python -m pytest -rs tests/faults
+	TURNOUT_FAULTS=whole $(BIN)/python -m pytest -rs -o faulthandler_timeout=900 tests/faults
 
 bench: $(BENCH) $(BENCH_NEEDS) bench-tools  ## Turnout beside other proxies; writes docs/benchmarks.{md,json,svg}
 	$(BENCH_OF) $(BIN)/python -m benchmarks $(ARGS)
