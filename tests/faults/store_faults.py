@@ -15,8 +15,8 @@ from tests.harness import Product
 from tests.upstreams import Upstream
 
 ORDERS_VARIABLE: Final = "TURNOUT_TEST_ORDERS"
-WHOLE: Final = "TURNOUT_FAULTS"
-"""Environment variable: `whole` runs every case instead of a part of them."""
+CASES: Final = "TURNOUT_FAULTS"
+"""Environment variable: `all` runs every case instead of a part of them."""
 
 CONTROL: Final = """
 import json, os, signal, sqlite3, threading, time
@@ -142,7 +142,7 @@ def ordered(directory: Path, configuration: dict[str, Any]) -> tuple[Product, Or
 
 def every_case() -> bool:
     """Whether all cases are to be run, not a part of them."""
-    return os.environ.get(WHOLE) == "whole"
+    return os.environ.get(CASES) == "all"
 
 
 __all__ = ["FAULTS", "Orders", "Upstream", "every_case", "ordered"]

@@ -55,7 +55,7 @@ async def test_a_control_that_is_stopped_is_replaced_and_its_switchover_goes_on(
         )
 
 
-@pytest.mark.skipif(not every_case(), reason="TURNOUT_FAULTS=whole; one that is stopped is alike")
+@pytest.mark.skipif(not every_case(), reason="TURNOUT_FAULTS=all; one that is stopped is alike")
 async def test_a_control_whose_loop_does_not_turn_is_replaced() -> None:
     faults = {"turnout.control.app": HANGS}
     async with bench(workers=1, top=WATCHDOG, faults=faults) as at:

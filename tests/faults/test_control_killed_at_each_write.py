@@ -5,7 +5,7 @@ this file. After each: control comes back, what was begun is brought to its end 
 caller that lost its answer asks again with its key and causes nothing twice, and the load that
 runs meanwhile does not notice.
 
-`TURNOUT_FAULTS=whole` runs every write of every deed; without it those of an atomic switch, and
+`TURNOUT_FAULTS=all` runs every write of every deed; without it those of an atomic switch, and
 one, chosen by a seed, of others.
 """
 

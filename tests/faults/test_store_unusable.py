@@ -162,7 +162,7 @@ DAMAGES: Final[dict[Damage, str]] = {
 
 
 QUICK: Final = (middle_page,)
-"""That of every run; `TURNOUT_FAULTS=whole` runs all. What each is told is held by value, too."""
+"""That of every run; `TURNOUT_FAULTS=all` runs all. What each is told is held by value, too."""
 
 
 def whole(store: Path) -> None:
@@ -414,7 +414,7 @@ async def test_a_disk_with_no_room_refuses_and_goes_on_once_there_is() -> None:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB, where we may mount one."""
     if not every_case():
-        pytest.skip("TURNOUT_FAULTS=whole mounts a small file system, where it is root")
+        pytest.skip("TURNOUT_FAULTS=all mounts a small file system, where it is root")
     place = tmp_path / "disk"
     place.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
