@@ -42,7 +42,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help setup compiled test test-compiled demo load faults soak reliability bench bench-quick bench-smoke bench-tools fuzz fuzz-api lint check docs lock clean
+.PHONY: help setup compiled test test-compiled demo load faults soak reliability upgrades bench bench-quick bench-smoke bench-tools fuzz fuzz-api lint check docs lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,10 +119,14 @@ soak: $(DEV)  ## traffic, faults and switches for 20 minutes (ARGS="--minutes 60
 	$(BIN)/python -m loadtests.soak $(ARGS)
 
 # Each is a run of its own, with three ledgers that must agree; some ten minutes in all.
-reliability: $(DEV)  ## 500 switches, 50 reloads, 100 kills of control, 50 upgrades under load
+reliability: $(DEV)  ## 500 switches, 50 reloads, 100 kills of control under load
 	$(BIN)/python -m loadtests --switches 500 --switch-every 100ms $(ARGS)
 	$(BIN)/python -m loadtests --reloads 50 --switch-every 200ms $(ARGS)
 	$(BIN)/python -m loadtests --control-kills 100 --switch-every 100ms $(ARGS)
+
+upgrades: $(DEV)  ## 50 upgrades, 50 reloads, 50 kills of the supervisor under load; every failure
+	TURNOUT_UPGRADES=50 TURNOUT_FAULTS=all $(BIN)/python -m pytest -rsA --durations=10 \
+		$(or $(ARGS), tests/test_upgrade.py tests/test_adoption.py tests/test_systemd.py)
 
 bench: $(BENCH) $(BENCH_NEEDS) bench-tools  ## Turnout beside other proxies; writes docs/benchmarks.{md,json,svg}
 	$(BENCH_OF) $(BIN)/python -m benchmarks $(ARGS)

@@ -296,10 +296,12 @@ class Product:
         found: dict[str, str] = listening["listeners"]
         return found
 
-    def addresses_pid_alive(self) -> bool:
-        """Whether the supervisor that wrote down where it listens is alive."""
-        listening = json.loads((self.runtime_dir / LISTENING_FILE).read_bytes())
-        return listening["pid"] in self.processes()
+    def listening_pid(self) -> int:
+        """Of the supervisor that wrote down where it listens; 0: none did."""
+        try:
+            return int(json.loads((self.runtime_dir / LISTENING_FILE).read_bytes())["pid"])
+        except FileNotFoundError:
+            return 0
 
     @property
     def address(self) -> str:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -16,6 +17,9 @@ from tests.programs import OTHER_LAYOUT, Programs
 from tests.rawhttp import Malformed, get
 from tests.upstreams import Upstream
 from turnout.proxy.commands import worker_socket
+
+KILLS: Final = int(os.environ.get("TURNOUT_UPGRADES", "2"))
+"""Of the supervisor, one after the other; as many as there are upgrades on demand."""
 
 
 async def kill_the_supervisor(product: Product) -> None:
@@ -30,7 +34,7 @@ async def test_killed_supervisors_are_followed_under_load_and_nothing_is_lost() 
         workers = product.workers()
         load = Load(lambda: address)
         async with load.running(kept=4, fresh=4):
-            for _ in range(3):
+            for _ in range(KILLS):
                 await load.more(30)
                 await kill_the_supervisor(product)
                 await load.more(30)
