@@ -133,7 +133,7 @@ class Publisher:
         if highest > there:
             raise Refused(
                 f"there are counters for {there} services, and one has slot {highest}. "
-                f"Restart Turnout to have room for more"
+                f"`turnout upgrade`, or a restart, makes room for more"
             )
         return compiled
 

@@ -402,7 +402,12 @@ class Worker:
 
     def _load(self, number: int) -> RoutingTable:
         """Read a table's file. Raises OSError or TableError."""
-        return decode((self.runtime_dir / table_file(number)).read_bytes())
+        table = decode((self.runtime_dir / table_file(number)).read_bytes())
+        # After an upgrade that made a larger scoreboard, we still count in ours.
+        highest = max((service.slot for service in table.services), default=0)
+        if highest > self.scoreboard.geometry.services:
+            raise TableError(f"table {number} has service {highest}; there is no room to count it")
+        return table
 
     def adopt_table(self) -> None:
         """Serve from the table in force. If it cannot be read the old one serves on, loudly."""

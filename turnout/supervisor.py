@@ -396,7 +396,7 @@ class Supervisor:
             regions = self._boards.geometry.regions
             return (
                 f"workers is {plan.workers}, and there is room for {regions}, those that are "
-                f"still finishing included. Restart Turnout for more"
+                f"still finishing included. `turnout upgrade`, or a restart, makes more"
             )
         try:
             unwanted = self._sockets.change(plan.binds, plan.workers)
