@@ -240,7 +240,7 @@ def status(
 
     if as_json:
         found = services()
-        print_json(found[0] if service else {"items": found, "upgrade": client.upgrade()})
+        print_json(found[0] if service else {"items": found})
     elif watch and out.is_terminal:
         with Live(service_view(services()), console=out, auto_refresh=False) as live:
             while True:
