@@ -218,6 +218,8 @@ async def test_the_command_shows_the_steps_and_takes_a_changed_file(tmp_path: Pa
         with pytest.raises(ApiError) as refused:
             await product.api.call("POST", "/v1/upgrade")
         assert refused.value.status == 409
+        await until(lambda: product.upgrade_step() == "starting", "execve")
+        os.kill(product.supervisor_pid, signal.SIGHUP)
         seen = 0
         while product.upgrade_step() != "done":
             new = set(product.workers().values()) - before
@@ -230,6 +232,8 @@ async def test_the_command_shows_the_steps_and_takes_a_changed_file(tmp_path: Pa
         assert seen, "it was over before it was looked at"
         code, out, err = await running
         assert (code, out) == (0, "upgraded from 1 to 2\n")
+        # A signal that came amid it is not forgotten.
+        await until(lambda: "configuration.reloaded who=SIGHUP" in product.log(), "the reload")
         assert "proves itself" in err and "control is replaced" in err
         assert len(product.workers()) == 3
         assert (await at.get()).status == 200
@@ -241,6 +245,8 @@ async def test_the_command_shows_the_steps_and_takes_a_changed_file(tmp_path: Pa
 
 # ---------------------------------------------------------------- the proof fails
 
+PROVING: Final = "    try:\n        proof"
+SLEEP: Final = "import time; time.sleep(1.5); sys.exit(9)"
 NO_PROOF: Final[dict[str, tuple[Edits, str]]] = {
     "what a worker imports is broken": (
         {"proxy/head.py": [("import", "this is no Python\nimport")]},
@@ -295,6 +301,17 @@ async def test_a_program_that_does_not_prove_itself_changes_nothing(tmp_path: Pa
         after = sorted(path.name for path in product.runtime_dir.iterdir())
         assert sorted({*after} - {*files}) == ["upgrade.json"]
         assert product.log().count("upgrade.failed") == len(NO_PROOF) + 1
+
+        # While it proves itself, and when it has failed, all goes on as usual.
+        at.programs.install("slow", {"control/proof.py": [(PROVING, f"    {SLEEP}\n{PROVING}")]})
+        await product.api.call("POST", "/v1/upgrade")
+        product.configuration.pop("wokers")
+        product.write_config({"workers": 1})
+        os.kill(product.supervisor_pid, signal.SIGHUP)
+        await until(lambda: "configuration.reloaded" in product.log(), "the reload")
+        assert product.upgrade_step() == "proving"
+        assert (await upgrade_ended(product))["step"] == "failed"
+        assert len(product.workers()) == 1
 
 
 # ---------------------------------------------------------------- the new workers fail

@@ -314,10 +314,10 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Control reads the configuration and asks for what changes here."""
-        if not self._control.alive or not self._socket.in_use or self._upgrading:
+        if not self._control.alive or not self._socket.in_use or self._replacing:
             # It would die of a signal that it has no handler for yet; or it is to be replaced.
             self._reload_waits = True
-            reason = "an upgrade is under way" if self._upgrading else "control is not up yet"
+            reason = "an upgrade is under way" if self._replacing else "control is not up yet"
             say("reload.waits", reason=reason)
             return
         self._reloading = True
@@ -354,7 +354,7 @@ class Supervisor:
         ]
 
     def _control_connected(self) -> None:
-        if self._reload_waits and not self._upgrading:
+        if self._reload_waits and not self._replacing:
             self._reload_waits = False
             self._reload()
 
@@ -380,7 +380,7 @@ class Supervisor:
             plan = decode_plan(json.dumps(message.plan).encode())
         except ProtocolError as error:
             return str(error)
-        if self._upgrading:
+        if self._replacing:
             return "an upgrade is under way: reload again when it has ended"
         refused = self._use(plan)
         if not refused:
@@ -422,6 +422,11 @@ class Supervisor:
             say("plan.not_written", error=error.strerror, next="make room, then reload")
 
     # ------------------------------------------------------------ upgrade
+
+    @property
+    def _replacing(self) -> bool:
+        """Whether an upgrade is beyond its proof, which disturbs nobody."""
+        return self._succession is not None and not self._succession.ended
 
     @property
     def _upgrading(self) -> bool:
