@@ -1,7 +1,7 @@
 """`turnout upgrade` with really different programs, under load: nothing is lost, whatever fails.
 
 `TURNOUT_UPGRADES=50` makes the row of upgrades longer than it is by default, and
-`TURNOUT_FAULTS=whole` runs every case of what may fail (`make upgrades` has both).
+`TURNOUT_FAULTS=all` runs every case of what may fail (`make upgrades` has both).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from tests.upstreams import Upstream
 from turnout.proxy.scoreboard import SCOREBOARD_FILE
 
 UPGRADES: Final = int(os.environ.get("TURNOUT_UPGRADES", "3"))
-WHOLE: Final = os.environ.get("TURNOUT_FAULTS") == "whole"
+EVERY_CASE: Final = os.environ.get("TURNOUT_FAULTS") == "all"
 STEP_LIMIT_S: Final = 40.0
 
 
@@ -354,7 +354,7 @@ NO_WORKERS: Final[dict[str, tuple[Edits, str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", NO_WORKERS if WHOLE else ["dead soon after it serves"])
+@pytest.mark.parametrize("what", NO_WORKERS if EVERY_CASE else ["dead soon after it serves"])
 async def test_when_the_new_workers_fail_the_old_ones_serve_on(tmp_path: Path, what: str) -> None:
     edits, why = NO_WORKERS[what]
     layout = dict(OTHER_LAYOUT) if "dead" in what else {}
@@ -386,7 +386,7 @@ async def test_when_the_new_workers_fail_the_old_ones_serve_on(tmp_path: Path, w
 # ---------------------------------------------------------------- beside an upgrade
 
 
-@pytest.mark.parametrize("step", ["starting", "proving", "replacing"] if WHOLE else ["starting"])
+@pytest.mark.parametrize("step", ["starting", "proving", "replacing"] if EVERY_CASE else ["starting"])
 async def test_turnout_can_be_stopped_amid_an_upgrade(tmp_path: Path, step: str) -> None:
     async with upgradable(tmp_path) as at:
         product = at.product
@@ -399,7 +399,7 @@ async def test_turnout_can_be_stopped_amid_an_upgrade(tmp_path: Path, step: str)
         assert (await slow).status == 200
 
 
-@pytest.mark.parametrize("hit", ["replacing", "starting"] if WHOLE else ["replacing"])
+@pytest.mark.parametrize("hit", ["replacing", "starting"] if EVERY_CASE else ["replacing"])
 async def test_a_supervisor_that_is_killed_amid_an_upgrade_is_followed(
     tmp_path: Path, hit: str
 ) -> None:
