@@ -285,8 +285,7 @@ def idle(turn: Turn) -> Sample:
     wrk(turn, Request(), WARM_UP_S).result()
     # What a first load leaves (code, buffers, server connections) is not of the connections.
     warm = memory(serving(running))
-    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_KEPT
-    size = min(500 if turn.small else IDLE_CONNECTIONS, room)
+    size = min(500 if turn.small else IDLE_CONNECTIONS, _idle_at_most())
     with Crowd(turn, "idle", size) as crowd:
         crowd.begin()
         time.sleep(1.0)
@@ -305,6 +304,15 @@ def idle(turn: Turn) -> Sample:
         Measure.BUSY: busy,
     }
     return Sample({str(key): value for key, value in kept.items()}, _lost(found))
+
+
+def _idle_at_most() -> int:
+    """So many connections have descriptors here, and at a proxy that keeps one more for each of
+    them, to a server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ours = soft if soft != resource.RLIM_INFINITY else IDLE_CONNECTIONS
+    theirs = hard // 2 if hard != resource.RLIM_INFINITY else IDLE_CONNECTIONS
+    return min(ours, theirs) - DESCRIPTORS_KEPT
 
 
 def slow_readers(turn: Turn) -> Sample:
