@@ -119,10 +119,11 @@ soak: $(DEV)  ## traffic, faults and switches for 20 minutes (ARGS="--minutes 60
 	$(BIN)/python -m loadtests.soak $(ARGS)
 
 # Each is a run of its own, with three ledgers that must agree; some ten minutes in all.
-reliability: $(DEV)  ## 500 switches, 50 reloads, 100 kills of control under load
+reliability: $(DEV)  ## 500 switches, 50 reloads, 100 kills of control, 100 of workers under load
 	$(BIN)/python -m loadtests --switches 500 --switch-every 100ms $(ARGS)
 	$(BIN)/python -m loadtests --reloads 50 --switch-every 200ms $(ARGS)
 	$(BIN)/python -m loadtests --control-kills 100 --switch-every 100ms $(ARGS)
+	TURNOUT_FAULTS=all $(BIN)/python -m pytest -rA -q tests/faults/test_under_load.py -k again_and_again
 
 upgrades: $(DEV)  ## 50 upgrades, 50 reloads, 50 kills of the supervisor under load; every failure
 	TURNOUT_UPGRADES=50 TURNOUT_FAULTS=all $(BIN)/python -m pytest -rsA --durations=10 \

@@ -46,6 +46,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
+def test_the_tests_that_reliability_names_exist() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(?:tests/[\w/]*|test_)[\w*.]*`", page)
+    missing, room = [], Path("tests")
+    for name in named:
+        path = Path(name.strip("`"))
+        room = path.parent if len(path.parts) > 1 else room
+        if not list(ROOT.glob(str(room / path.name))):
+            missing.append(name)
+    assert named and missing == []
+
+
 def states() -> str:
     """The switchover's moves as a diagram: one arrow for each pair of states."""
     arrows: dict[tuple[str, str], list[str]] = {}
