@@ -89,8 +89,6 @@ HUNG_US: Final = 500_000
 """A sibling whose loop has not turned for this long gets help with its new connections."""
 HOPS_REMEMBERED: Final = 1024
 """Clients by address; bounded, and only what is made again if it is forgotten."""
-DESCRIPTORS_COUNTED_MAX: Final = 2000
-"""Counting those that are open takes a microsecond each; with more of them it is left."""
 SAID_AGAIN_S: Final = 60.0
 DESCRIPTORS_MAX: Final = 253
 """That one message may carry (SCM_MAX_FD)."""
@@ -341,11 +339,10 @@ class Worker:
 
     def _measure_descriptors(self) -> None:
         """How many are there for clients and servers? The limit may have changed, and so may
-        what else is open; that is looked at while it costs little."""
-        clients, servers = len(self.connections), self.words[self._servers_word]
-        counted = clients + servers < DESCRIPTORS_COUNTED_MAX
-        if counted and (found := descriptors.open_now()) is not None:
-            self._other_descriptors = max(found - clients - servers, 0)
+        what else is open."""
+        connected = len(self.connections) + self.words[self._servers_word]
+        if (found := descriptors.open_now(connected)) is not None:
+            self._other_descriptors = max(found - connected, 0)
         self._descriptors = descriptors.room(self._other_descriptors)
         self._look_when()
 
