@@ -173,7 +173,7 @@ def decode(data: bytes) -> RoutingTable:
     try:
         fields: dict[str, Any] = json.loads(data)
         found = fields.pop("format")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TableError(f"not a routing table: {error}") from error
     if found != FORMAT:
         raise TableError(f"routing table of format {found}; this program reads format {FORMAT}")
