@@ -386,7 +386,9 @@ async def test_when_the_new_workers_fail_the_old_ones_serve_on(tmp_path: Path, w
 # ---------------------------------------------------------------- beside an upgrade
 
 
-@pytest.mark.parametrize("step", ["starting", "proving", "replacing"] if EVERY_CASE else ["starting"])
+@pytest.mark.parametrize(
+    "step", ["starting", "proving", "replacing"] if EVERY_CASE else ["starting"]
+)
 async def test_turnout_can_be_stopped_amid_an_upgrade(tmp_path: Path, step: str) -> None:
     async with upgradable(tmp_path) as at:
         product = at.product
