@@ -7,6 +7,8 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 ARGS ?=
+# Tests at a time: they wait more than they work.
+JOBS ?= 2
 UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
@@ -76,7 +78,7 @@ $(DEV): requirements-dev.lock $(RUNTIME)
 	@touch $@
 
 test: $(DEV)  ## every test, with the reasons of those that were skipped
-	$(BIN)/python -m pytest -rs --durations=10 $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -rs --durations=10 $(ARGS)
 
 # Out of a copy, as what is compiled inside the checkout would be imported instead of its
 # sources. The copy is of the files as they stand, committed or not.
