@@ -31,6 +31,7 @@ from turnout.proxy.scoreboard import (
     U_ANSWERED,
     U_LATENCY,
     U_LATENCY_SUM_US,
+    U_PICKED,
     WORD,
     ExchangeClass,
     HealthWord,
@@ -273,3 +274,6 @@ def flush(worker: "Worker") -> None:
             down.quiet_since_s = now_s
             down.deadline_s = keep_alive_until_s
             down.ready = True
+
+
+assert U_PICKED == 0, "begin() counts it at the block's first word"
