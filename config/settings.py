@@ -124,7 +124,7 @@ class Control(Section):
         live=False,
     )
     connections: Annotated[int, Count("4", "100000")] = knob(
-        1000, "Connections to it at once; one more is closed."
+        1000, "Connections to it at once; one more gets 503 and is closed."
     )
     header_bytes: Annotated[int, Size("1KiB", "64KiB")] = knob(
         "8KiB", "The request line, and each field, of a call. Then 431."
@@ -224,7 +224,9 @@ class Timeouts(Section):
     """What Turnout waits for, and how long. Each ends in a well-formed answer or a close."""
 
     header: Annotated[float, Duration("10ms", "1h", Zero.NO_LIMIT)] = knob(
-        "10s", "For a request's whole head, from its first byte. Then 408."
+        "10s",
+        "For a request's whole head, from its first byte. Then 408. A new connection that sends "
+        "nothing is closed after it, without an answer.",
     )
     body_idle: Annotated[float, Duration("10ms", "1d", Zero.NO_LIMIT)] = knob(
         "30s", "For the next bytes of a body, in either direction."
