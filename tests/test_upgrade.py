@@ -21,7 +21,7 @@ import pytest
 from tests.harness import ApiError, Bench, Product, settings, until
 from tests.load import Load, misplaced, must_not_fail
 from tests.programs import OTHER_LAYOUT, Edits, Programs
-from tests.upstreams import Upstream
+from tests.upstreams import Exchange, Upstream
 from turnout.proxy.scoreboard import SCOREBOARD_FILE
 
 UPGRADES: Final = int(os.environ.get("TURNOUT_UPGRADES", "3"))
@@ -134,7 +134,16 @@ async def test_upgrades_in_a_row_under_load_lose_nothing(tmp_path: Path) -> None
 async def test_what_is_under_way_goes_on_in_the_old_workers_for_the_drain_time(
     tmp_path: Path,
 ) -> None:
+    goes_on = asyncio.Event()
+
+    async def halves(exchange: Exchange) -> None:
+        await exchange.send(exchange.head(200, ("Content-Length: 200000",)))
+        await exchange.send(bytes(100_000))
+        await goes_on.wait()
+        await exchange.send(bytes(100_000))
+
     async with upgradable(tmp_path, timeouts={"shutdown": "4s"}) as at:
+        at.blue.script["/long"] = halves
         product = at.product
         before = set(product.workers().values())
         handshake = (
@@ -150,7 +159,7 @@ async def test_what_is_under_way_goes_on_in_the_old_workers_for_the_drain_time(
             assert (await socket.answer()).status == 101
             await never.ask("/never?hang=1")
             await at.blue.received("/never")
-            await download.ask("/long?size=200000&pieces=30&gap=0.13")
+            await download.ask("/long")
             await at.blue.received("/long")
             at.programs.install("2", OTHER_LAYOUT)
             found = await upgrade(product)
@@ -163,8 +172,9 @@ async def test_what_is_under_way_goes_on_in_the_old_workers_for_the_drain_time(
             assert (await at.get("/other")).status == 200
             metrics = await product.api.metrics()
             assert metrics.sum("turnout_requests_in_flight", **{"class": "tunnel"}) == 1
+            goes_on.set()
             answer = await download.answer()
-            assert (answer.status, len(answer.body)) == (200, 200000)
+            assert (answer.status, len(answer.body)) == (200, 200_000)
             assert before & set(product.processes())
             # What does not end is cut at the drain time, and counted.
             assert (await never.answer()).status == 503

@@ -14,6 +14,7 @@ import re
 import socket
 import stat
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -131,6 +132,14 @@ class ListeningSockets:
         unwanted = [entry for entry in self._open if entry.bind not in binds]
         self._open = [entry for entry in self._open if entry.bind in binds] + opened
         return unwanted
+
+    def refuse(self) -> None:
+        """Whoever comes from now on is refused at once, and does not wait in a queue that nobody
+        looks at until everything has ended. systemd's sockets stay: it starts us for the next."""
+        for entry in self._open:
+            if entry.owner != SHARED or entry.inode:
+                with suppress(OSError):  # somebody has ended it already
+                    entry.socket.shutdown(socket.SHUT_RDWR)
 
     def _named_anew(self, binds: Sequence[str]) -> list[ListeningSocket]:
         """The open sockets, those that are wanted under another spelling by the new one:

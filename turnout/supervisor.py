@@ -78,6 +78,9 @@ RELOAD_LIMIT_S: Final = 10.0
 """After which a reload that changed nothing is over for systemd."""
 STOP_MARGIN_S: Final = 2.0
 """Beyond the plan's shutdown time, before a worker that has not ended is killed."""
+REFUSE_LIMIT_S: Final = 1.0
+"""At a stop, for the workers to stop accepting; one that hangs is not waited for longer."""
+REFUSE_POLL_S: Final = 0.005
 POLL_S: Final = 0.01
 READ_BYTES: Final = 65536
 
@@ -343,6 +346,14 @@ class Supervisor:
                 part.give_up("turnout was stopped")
         if self._plan.shutdown_s:  # 0 is no limit
             self._loop.after(self._plan.shutdown_s + STOP_MARGIN_S, self._crew.kill)
+        self._refuse(time.monotonic() + REFUSE_LIMIT_S)
+
+    def _refuse(self, deadline_s: float) -> None:
+        """Refuse new connections once no worker accepts any more: who does would meet an error."""
+        if self._crew.serving and time.monotonic() < deadline_s:
+            self._loop.after(REFUSE_POLL_S, lambda: self._refuse(deadline_s))
+        else:
+            self._sockets.refuse()
 
     # ------------------------------------------------------------ control
 
