@@ -44,7 +44,7 @@ from turnout.proxy.scoreboard import (
     SharedWords,
 )
 from turnout.proxy.scoreboards import Scoreboards
-from turnout.proxy.upgrading import HANDOVER_VERSION, Proof, encode
+from turnout.proxy.upgrading import HANDOVER_VERSION, PROOF_PREFIX, Proof, encode
 
 PROCESSES: Final = ("turnout.supervisor", "turnout.proxy.worker", "turnout.control.app")
 """By name: control knows neither the data plane nor the supervisor."""
@@ -112,7 +112,7 @@ def _compiled(configuration: Configuration, source: Source, given: argparse.Name
     """The plan, by a copy of the store: the running control goes on with the original, and a
     newer program may change what it opens."""
     store = Path(configuration.state.path)
-    with tempfile.TemporaryDirectory(prefix=".proof-", dir=given.runtime_dir) as directory:
+    with tempfile.TemporaryDirectory(prefix=PROOF_PREFIX, dir=given.runtime_dir) as directory:
         copy = Path(directory) / "store.db"
         try:
             with (
@@ -150,7 +150,7 @@ def _runtime_directory(runtime_dir: Path, configuration: Configuration, plan: Pl
     geometry = Geometry(
         max(REGIONS_MIN, 3 * plan.workers), plan.service_capacity, plan.inflight_slots
     )
-    with tempfile.TemporaryDirectory(prefix=".proof-", dir=runtime_dir) as directory:
+    with tempfile.TemporaryDirectory(prefix=PROOF_PREFIX, dir=runtime_dir) as directory:
         Scoreboard.create(Path(directory), geometry, 0).close()
 
 

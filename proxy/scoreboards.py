@@ -163,6 +163,11 @@ class Scoreboards:
             board.close()
 
     @property
+    def is_own(self) -> bool:
+        """Whether workers of this program can be started into the newest."""
+        return isinstance(self.boards[0], Scoreboard)
+
+    @property
     def newest(self) -> Scoreboard:
         """The one that workers of this program are started into."""
         newest = self.boards[0]

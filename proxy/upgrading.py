@@ -15,6 +15,8 @@ HANDOVER_VERSION: Final = 1
 """Of what a supervisor leaves to the program that it becomes (`turnout.handover`). Raised when
 an older program's cannot be read any more: then a restart is needed instead of an upgrade."""
 UPGRADE_FILE: Final = "upgrade.json"
+PROOF_PREFIX: Final = ".proof-"
+"""Of the directories that a proof makes in the runtime directory; one that is killed leaves them."""
 
 
 class Step:

@@ -92,6 +92,16 @@ class ControlProcess:
         child.signal(signal.SIGTERM)
         self._loop.after(STOP_LIMIT_S, lambda: self._kill_if(child))
 
+    def replace(self) -> None:
+        """End the one that there is; its successor follows as after any end."""
+        self._backoff = Backoff()
+        child = self._child
+        if child is None:
+            self.start()
+            return
+        child.signal(signal.SIGTERM)
+        self._loop.after(STOP_LIMIT_S, lambda: self._kill_if(child))
+
     def start_anew(self) -> None:
         """Start it after a `stop`."""
         self._stopped = None

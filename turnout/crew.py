@@ -32,6 +32,8 @@ from turnout.proxy.scoreboards import Scoreboards
 from turnout.runtime import RuntimeDirectory
 from turnout.watchdog import Pulse, felt, hung, look_every_s
 
+FRESH_US: Final = 500_000
+"""So old the last sign of life of a worker may be that turns its loop: it gives twenty a second."""
 RETRY_SEND_S: Final = 0.02
 
 
@@ -108,6 +110,15 @@ class Crew:
         """Wanted workers that have loaded the table in force, whether they accept yet or not."""
         return sum(self._boards.field(one.region, R_TABLE_IN_FORCE) > 0 for one in self._ours())
 
+    @property
+    def turning(self) -> bool:
+        """Whether all wanted workers have just turned their loops."""
+        now_us = time.monotonic_ns() // 1000
+        ours = self._ours()
+        return len(ours) >= self._wanted and all(
+            now_us - self._boards.field(one.region, R_HEARTBEAT_US) < FRESH_US for one in ours
+        )
+
     def _ours(self) -> list[Worker]:
         return [one for one in self._workers.values() if not (one.removed or one.before)]
 
@@ -118,6 +129,8 @@ class Crew:
 
     def room_for(self, wanted: int) -> bool:
         """Whether the scoreboard has regions for `wanted` workers beside those that leave."""
+        if not self._boards.is_own:
+            return wanted <= len(self._ours())
         newest = self._boards.newest.numbers
         ours = {one.region for one in self._ours()}
         taken = sum(region in newest and region not in ours for region in self._workers)
@@ -203,7 +216,7 @@ class Crew:
         self._held_back = False
         self.send_sockets()
 
-    def go_back(self, wanted: int) -> None:
+    def go_back(self, wanted: int, watchdog_s: float) -> None:
         """Those of before are the workers again, ours leave: they did not do."""
         for worker in self._ours():
             self._let_go(worker)
@@ -212,7 +225,7 @@ class Crew:
         for worker in self._workers.values():
             worker.before = False
         self._held_back = False
-        self.want(wanted, self._watchdog_s)
+        self.want(wanted, watchdog_s)
         self.send_sockets()
 
     # ------------------------------------------------------------ start
@@ -220,6 +233,10 @@ class Crew:
     def _start(self, number: int) -> None:
         """Start worker `number` unless it is there; when that fails, try again later."""
         if self._stopping or number >= self._wanted or self._has(number):
+            return
+        if not self._boards.is_own:  # an upgrade had no room for one
+            say("worker.not_started", worker=number, error="it has no scoreboard", next="upgrade")
+            self._loop.after(Backoff.LONGEST_S, lambda: self._start(number))
             return
         region = next(
             region for region in self._boards.newest.numbers if region not in self._workers
@@ -347,7 +364,8 @@ class Crew:
             worker.link.close()
         del self._workers[worker.region]
         leaves = worker.removed or self._stopping
-        expected = leaves and status in (0, None)
+        # By SIGTERM: it had not yet begun to heed it, so it had nothing.
+        expected = leaves and status in (0, None, -signal.SIGTERM)
         told = worker.hung or status_text(status)
         self._settle(worker.number, worker.region, worker.child.pid, told, expected)
         for act in worker.when_settled:

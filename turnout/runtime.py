@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -95,6 +96,15 @@ class RuntimeDirectory:
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
+
+
+def remove_directories(path: Path, prefix: str) -> None:
+    """Remove what short-lived processes that were killed have left, with the files in it."""
+    for directory in path.glob(f"{prefix}*"):
+        with suppress(OSError):  # only room is lost
+            for file in directory.iterdir():
+                file.unlink()
+            directory.rmdir()
 
 
 def _file_system(path: Path) -> str:

@@ -63,8 +63,14 @@ from turnout.proxy.commands import (
 )
 from turnout.proxy.scoreboard import SharedMemoryError
 from turnout.proxy.scoreboards import Scoreboards
-from turnout.proxy.upgrading import Proof, UpgradeState, read_state
-from turnout.runtime import RuntimeDirectory, RuntimeDirectoryError, SharedFiles, geometry
+from turnout.proxy.upgrading import PROOF_PREFIX, Proof, UpgradeState, read_state
+from turnout.runtime import (
+    RuntimeDirectory,
+    RuntimeDirectoryError,
+    SharedFiles,
+    geometry,
+    remove_directories,
+)
 from turnout.short_lived import NothingStarted, compile_plan
 from turnout.supervisor_socket import Reply, SupervisorSocket
 from turnout.upgrade import SIGNALS, Departure, Progress, Succession, forget_unfinished
@@ -103,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Supervisor:
     __slots__ = (
         "_boards", "_control", "_crew", "_departure", "_directory", "_generation", "_loop",
-        "_options", "_plan", "_reload_waits", "_reloading", "_shared", "_signals", "_socket",
-        "_sockets", "_stopping", "_succession",
+        "_no_room", "_options", "_plan", "_reload_waits", "_reloading", "_shared", "_signals",
+        "_socket", "_sockets", "_stopping", "_succession",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +128,8 @@ class Supervisor:
         self._reloading = False
         self._reload_waits = False
         self._stopping = False
+        self._no_room = ""
+        """Why there is no scoreboard for the workers of the program that this has become."""
         self._departure: Departure | None = None
         self._succession: Succession | None = None
         self._control = ControlProcess(self._loop, self._control_arguments)
@@ -172,6 +180,7 @@ class Supervisor:
         if not before:
             self._boards.run = secrets.randbits(63)
         self._shared.begin(self._directory, plan, taken_over=bool(before))
+        remove_directories(self._directory.path, PROOF_PREFIX)
         forget_unfinished(self._directory, read_state(self._directory.path))
         self._crew.send_sockets()
         for entry in unwanted:
@@ -214,13 +223,15 @@ class Supervisor:
             finish=self._upgrade_ended,
         )
         try:
-            self._make_room(proof.workers, proof.service_capacity, proof.inflight_slots)
-        except SharedMemoryError as error:  # the proof has found room
-            self._succession.give_up(str(error))
+            self._succession.new_scoreboard = self._make_room(
+                proof.workers, proof.service_capacity, proof.inflight_slots
+            )
+        except (SharedMemoryError, OSError) as error:  # the proof has found room
+            self._no_room = str(error)
 
-    def _make_room(self, workers: int, service_capacity: int, inflight_slots: int) -> None:
+    def _make_room(self, workers: int, service_capacity: int, inflight_slots: int) -> bool:
         wanted = geometry(workers, service_capacity, inflight_slots)
-        self._boards.make_room(wanted, workers, secrets.randbits(63))
+        return self._boards.make_room(wanted, workers, secrets.randbits(63))
 
     # ------------------------------------------------------------ life
 
@@ -235,7 +246,7 @@ class Supervisor:
         )
         if self._succession is not None:
             self._write_down()
-            self._succession.begin(self._plan.workers, self._plan.watchdog_s)
+            self._succession.begin(self._plan.workers, self._plan.watchdog_s, self._no_room)
         else:
             self._write_down()
             self._crew.want(self._plan.workers, self._plan.watchdog_s)
@@ -253,6 +264,7 @@ class Supervisor:
             self._directory.remove(name)
         for path in self._directory.path.glob(f"{WORKER_PREFIX}*.sock"):
             path.unlink(missing_ok=True)
+        remove_directories(self._directory.path, PROOF_PREFIX)
 
     def _look_whether_serving(self, begun_s: float) -> None:
         """As soon as our workers serve, those of before may go, and control may take its time."""

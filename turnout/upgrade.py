@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from turnout.children import COMPILER_MODULE, PROOF_MODULE, SUPERVISOR_MODULE, python
@@ -28,6 +29,7 @@ from turnout.loop import Loop, say
 from turnout.proxy.commands import VERSION, Plan, ProtocolError, Upgrade, decode_plan
 from turnout.proxy.upgrading import (
     HANDOVER_VERSION,
+    PROOF_PREFIX,
     UPGRADE_FILE,
     Proof,
     Step,
@@ -35,7 +37,7 @@ from turnout.proxy.upgrading import (
     decode_proof,
     encode,
 )
-from turnout.runtime import RuntimeDirectory
+from turnout.runtime import RuntimeDirectory, remove_directories
 from turnout.short_lived import COMPILE_LIMIT_S, ShortLived
 
 PROOF_LIMIT_S: Final = 60.0
@@ -122,6 +124,7 @@ class Departure:
         self._options = list(options)
         self._hand_over = hand_over
         self._refused = refused
+        remove_directories(Path(runtime_dir), PROOF_PREFIX)
         arguments = [
             *self._options,
             *("--runtime-dir", runtime_dir),
@@ -170,7 +173,8 @@ class Succession:
 
     __slots__ = (
         "_connected", "_control", "_control_replaced", "_crew", "_deadline_s", "_finish",
-        "_go_back", "_loop", "_options", "_put_in_force", "_remark", "ended", "progress", "workers",
+        "_go_back", "_loop", "_options", "_put_in_force", "_remark", "_watchdog_s", "ended",
+        "new_scoreboard", "progress", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -199,15 +203,19 @@ class Succession:
         self._deadline_s = 0.0
         self._control_replaced = False
         self._go_back = 0
+        self._watchdog_s = 0.0
         self.progress = progress
         self.workers = workers
         self.ended = False
+        self.new_scoreboard = False
+        """Whether one was made, which the control of before does not know."""
 
-    def begin(self, workers_before: int, watchdog_s: float) -> None:
-        """Start the new workers; they accept nothing yet."""
-        if self.ended:
+    def begin(self, workers_before: int, watchdog_s: float, error: str) -> None:
+        """Start the new workers; they accept nothing yet. `error`: why they cannot be."""
+        self._go_back, self._watchdog_s = workers_before, watchdog_s
+        if error:
+            self.give_up(error)
             return
-        self._go_back = workers_before
         self._crew.died = self._died
         self._crew.hold_back()
         self._crew.want(self.workers, watchdog_s)
@@ -219,8 +227,12 @@ class Succession:
         if self.ended:
             return
         self._end()
-        self._crew.go_back(self._go_back)
-        if self._control_replaced:
+        self._crew.go_back(self._go_back, self._watchdog_s)
+        if self.new_scoreboard and not self._control_replaced:
+            # Whoever is started from now on counts in one that this control does not read.
+            self._control.replace()
+        else:
+            # It was stopped; or it was waiting for its next start when the program changed.
             self._control.start_anew()
         self.progress.failed(why)
         self._finish()
@@ -286,8 +298,7 @@ class Succession:
             ShortLived(self._loop, COMPILER_MODULE, arguments, COMPILE_LIMIT_S, self._compiled)
         except OSError as error:
             self._compiled(b"", str(error.strerror))
-        begun_s = time.monotonic()
-        self._loop.after(PROBATION_S, lambda: self._look_whether_done(begun_s))
+        self._loop.after(PROBATION_S, self._look_whether_done)
 
     def _compiled(self, output: bytes, error: str) -> None:
         if self.ended:
@@ -301,14 +312,22 @@ class Succession:
             self._remark = f"the configuration of before stays in force: {error}"
         self._control.start_anew()
         self._control_replaced = False
+        self._wait(CONTROL_LIMIT_S)
 
-    def _look_whether_done(self, begun_s: float) -> None:
+    def _look_whether_done(self) -> None:
         """They have served for a while, and control is up: the old workers may go."""
         if self.ended:
             return
-        late = time.monotonic() - begun_s > CONTROL_LIMIT_S
-        if not late and (self._control_replaced or not self._connected()):
-            self._loop.after(POLL_S, lambda: self._look_whether_done(begun_s))
+        # Not before there is a plan: control is started with it, and by nobody else.
+        wait = self._control_replaced or not (self._connected() or self._late)
+        if not wait and not self._crew.turning:
+            # One that hangs is killed by the watchdog, if there is one; its death ends this.
+            if self._late:
+                self.give_up("a worker of the new program does not turn its loop any more")
+                return
+            wait = True
+        if wait:
+            self._loop.after(POLL_S, self._look_whether_done)
             return
         if not self._connected():
             self._remark += " control is not up yet; the log says why"
