@@ -203,7 +203,12 @@ class Scoreboards:
         if self.boards and self._fits(wanted, workers):
             return False
         before = self.boards
-        kept = [board for board in before if board.live_regions()][: BEFORE_MAX - 1]
+        kept = [board for board in before if board.live_regions()]
+        if len(kept) >= BEFORE_MAX:
+            raise SharedMemoryError(
+                f"workers of {len(kept)} scoreboards are still finishing, and there can be no more:"
+                " wait until some have left, or restart turnout"
+            )
         gone = [board for board in before if board not in kept]
         header = read_file_header(self._directory / SCOREBOARD_FILE) if before else None
         first = before[0].numbers.stop + 1 if before else 0

@@ -61,7 +61,6 @@ from turnout.proxy.commands import (
     encode_plan,
     program_generation,
 )
-from turnout.proxy.scoreboard import SharedMemoryError
 from turnout.proxy.scoreboards import Scoreboards
 from turnout.proxy.upgrading import PROOF_PREFIX, Proof, UpgradeState, read_state
 from turnout.runtime import (
@@ -226,7 +225,7 @@ class Supervisor:
             self._succession.new_scoreboard = self._make_room(
                 proof.workers, proof.service_capacity, proof.inflight_slots
             )
-        except (SharedMemoryError, OSError) as error:  # the proof has found room
+        except OSError as error:  # a SharedMemoryError mostly; and the proof has found room
             self._no_room = str(error)
 
     def _make_room(self, workers: int, service_capacity: int, inflight_slots: int) -> bool:

@@ -211,3 +211,18 @@ def test_a_description_fits_its_place_and_a_file_without_one_is_refused(tmp_path
     assert made.numbers == range(3)
     with pytest.raises(SharedMemoryError, match="does not say what is in it"):
         Scoreboards(tmp_path)
+
+
+def test_one_that_a_live_worker_counts_in_is_never_given_up(tmp_path: Path) -> None:
+    boards = Scoreboards(tmp_path, must_exist=False)
+    for number in range(sb.BEFORE_MAX):
+        boards.make_room(Geometry(1, 1, 1 + number), 1, 42)
+        counting(boards.newest, boards.newest.first)
+    regions, files = boards.numbers, sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(SharedMemoryError, match="still finishing"):
+        boards.make_room(Geometry(1, 1, 999), 1, 42)
+    assert boards.numbers == regions
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    boards.settle(boards.boards[-1].first)
+    boards.make_room(Geometry(1, 1, 999), 1, 42)
+    assert set(regions[:-1]) <= set(boards.numbers)
