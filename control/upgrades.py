@@ -34,13 +34,14 @@ class Upgrades:
 
     async def begin(self, author: Author) -> dict[str, Any]:
         """Raises Problem when it cannot be begun; how it ends is in the file."""
+        # The supervisor knows best: without room it cannot have written how the last one ended.
         found = self._read()
-        if found is not None and found.under_way:
-            raise Problem("upgrade-under-way", f"it was begun by {found.who or 'somebody'}")
         error = await self._supervision.upgrade(author.who, self._version)
         outcome = f"refused: {error}" if error else "begun"
         audit = Audit(author, "upgrade", "", detail=self._version, outcome=outcome)
         await self._journal.note(Note(audit))
+        if error and found is not None and found.under_way:
+            raise Problem("upgrade-under-way", f"it was begun by {found.who or 'somebody'}")
         if error:
             raise Problem("upgrade-not-begun", error)
         return await self.shown()

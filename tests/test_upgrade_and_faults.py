@@ -154,3 +154,19 @@ async def test_a_proof_that_is_killed_leaves_nothing_for_long(tmp_path: Path) ->
             assert left() == [first]
         await product.stop()
         assert left() == []
+
+
+async def test_an_end_that_was_not_written_down_does_not_forbid_the_next(tmp_path: Path) -> None:
+    async with upgradable(tmp_path) as at:
+        product = at.product
+        at.programs.install("2")
+        await product.api.call("POST", "/v1/upgrade")
+        await until(lambda: product.upgrade_step() == "replacing", "the new workers")
+        in_the_way = product.runtime_dir / ".upgrade.json.new"
+        in_the_way.mkdir()
+        await until(lambda: "upgrade.not_written" in product.log(), "the end", 20.0)
+        in_the_way.rmdir()
+        await product.control_ready()
+        assert product.upgrade_step() == "replacing"
+        at.programs.install("3")
+        assert (await upgrade(product))["to_version"] == "3"
