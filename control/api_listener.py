@@ -92,7 +92,10 @@ class ApiListener:
             try:
                 context = await asyncio.to_thread(server_context, tls)
             except TlsError as error:
-                self._tell(f"control.tls.{error.key}: {error}", "repair it, then: turnout reload")
+                self._tell(
+                    f"control.tls.{error.key}: {error}",
+                    "repair it, then: turnout reload, or SIGHUP",
+                )
                 # Never in the clear where TLS is wanted.
                 if self._servers and self._tls[1] is None:
                     await self._stop_serving()

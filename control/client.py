@@ -342,7 +342,7 @@ def _why(error: httpx.HTTPError) -> str:
     if "SSL" in str(error):
         return f"TLS failed ({error}). Does it speak TLS, and does it ask for a certificate?"
     if isinstance(error, httpx.RemoteProtocolError):
-        return f"{error}. Does it speak TLS? Then write https://"
+        return f"{str(error).rstrip('.')}. Does it speak TLS? Then write https://"
     if isinstance(error, httpx.ReadTimeout):
         return f"it takes the call and does not answer in {ANSWER_TIMEOUT_S:g} s"
     return str(error) or type(error).__name__

@@ -724,6 +724,8 @@ class Downstream:
         elif self.buffer:
             self._refuse(replies.HEADER_TIMEOUT, "header_timeout", self.buffer)
         else:
+            if not self.has_asked:
+                self.worker.count_fault("never_asked")
             self.close_after = True
             self._close_politely()
 

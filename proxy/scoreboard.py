@@ -236,6 +236,7 @@ PEER_FAULTS: Final = (
     "closed_unanswered",
     "client_reset",
     "server_reset",
+    "never_asked",
 )
 """What slow, greedy and vanished peers met, whatever became of their requests."""
 

@@ -7,6 +7,7 @@ because a compiled module cannot be started by name.
 import argparse
 import asyncio
 import ipaddress
+import json
 import math
 import os
 import random
@@ -90,6 +91,8 @@ HUNG_US: Final = 500_000
 HOPS_REMEMBERED: Final = 1024
 """Clients by address; bounded, and only what is made again if it is forgotten."""
 SAID_AGAIN_S: Final = 60.0
+CUT_NAMED_MAX: Final = 50
+"""In one line, as in an event of control."""
 DESCRIPTORS_MAX: Final = 253
 """That one message may carry (SCM_MAX_FD)."""
 
@@ -679,8 +682,9 @@ class Worker:
         """One look of a leaving worker: close quiet connections, cut at the deadline, go."""
         self.flush()
         if self.now_s >= self.leave_at_s:
-            for exchange in list(drain.under_way(self.connections)):
-                exchange.cut("shutdown")
+            cut = [exchange.cut("shutdown") for exchange in list(drain.under_way(self.connections))]
+            if cut:
+                self._say_cut(cut)
             for connection in list(self.connections):
                 connection.leave_now()
             self._go()
@@ -689,6 +693,17 @@ class Worker:
             connection.close_idle()
         if not self.connections:
             self._go()
+
+    def _say_cut(self, cut: list[dict[str, object]]) -> None:
+        """Name what did not finish in time, as control does of a switchover's: control may be gone
+        before this, or be another program's."""
+        names = ", ".join(f"{entry['method']} {entry['path']}" for entry in cut[:CUT_NAMED_MAX])
+        print(
+            f"exchanges.cut worker={self.number} count={len(cut)} reason=shutdown "
+            f"names={json.dumps(names)}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _go(self) -> None:
         self._send_log()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -380,6 +381,10 @@ async def test_what_is_under_way_may_finish_for_so_long_when_everything_stops(
         await blue.received("/slow")
         assert await product.stop() == 0
         assert (await slow).status_code == status
+        cut = re.findall(
+            r"exchanges\.cut worker=\d count=1 reason=shutdown names=(.*)", product.log()
+        )
+        assert cut == ([] if status == 200 else ['"GET /slow"'])
 
 
 async def test_a_unix_socket_is_shared_and_its_stale_file_replaced(blue: Upstream) -> None:

@@ -286,6 +286,14 @@ async def test_a_head_that_floods_or_lingers_is_refused(
         await client.ended()
 
 
+async def test_who_connects_and_says_nothing_is_closed_and_counted(at: Bench) -> None:
+    async with counts(at, never_asked=1), await at.client() as client:
+        await client.ended()
+    # Who has asked before, and now only rests, is none of them.
+    async with counts(at), await at.client() as client:
+        (await client.get("/")).must_be(200, "blue")
+
+
 async def test_empty_lines_do_not_prolong_a_connection() -> None:
     """They are ignored, and are no head: the time of keep-alive runs on."""
     top = {"timeouts": {"keep_alive": "600ms", "header": "600ms"}}
