@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +39,8 @@ WORST: Final = {
     "endless_answer_head": LIMITS["response_header_bytes"],
 }
 """Bytes that one of each may make a worker hold."""
+BOUND: Final = EACH * (sum(WORST.values()) + len(WORST) * OBJECTS)
+SOCKETS: Final = 16 * KIB * KIB
 
 TOP: Final = {
     "timeouts": dict.fromkeys(("header", "first_byte", "body_idle", "client_rate"), "5m"),
@@ -144,11 +146,55 @@ async def test_a_worker_holds_no_more_than_its_limits_allow() -> None:
         (await at.get("/")).must_be(200, "blue")
         empty = await steady(pid)
         rounds = [await one_round(at, pid) - empty for _ in range(2)]
-    bound = EACH * (sum(WORST.values()) + len(WORST) * OBJECTS)
-    assert max(rounds) < bound, f"{rounds} bytes, and {bound} may be"
+    assert max(rounds) < BOUND, f"{rounds} bytes, and {BOUND} may be"
     # They did do something; and what the first ones made it hold, the next ones use again.
-    assert min(rounds) > bound / 4
+    assert min(rounds) > BOUND / 4
     assert rounds[1] < rounds[0] * 1.25
+
+
+@contextlib.contextmanager
+def memory_limit(pid: int, size: int) -> Iterator[Callable[[], int]]:
+    """Hold what a process takes from now on to `size` bytes by a cgroup (v1 or v2) of its own, and
+    give how often the kernel killed for it. Skips where cgroups may not be made."""
+    old, new = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    version_1 = (old / "cgroup.procs").exists()
+    group = (old if version_1 else new) / f"turnout-test-{pid}"
+    limit = "memory.limit_in_bytes" if version_1 else "memory.max"
+    events = "memory.oom_control" if version_1 else "memory.events"
+    before = Path(f"/proc/{pid}/cgroup").read_text()
+    found = re.search(r"^\d+:memory:(.*)$" if version_1 else r"^0::(.*)$", before, re.MULTILINE)
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error.strerror}")
+    try:
+        if not (group / limit).exists():
+            pytest.skip("the memory controller is not on in the root cgroup")
+        (group / limit).write_text(str(size))
+        (group / "cgroup.procs").write_text(str(pid))
+
+        def killed() -> int:
+            kills = re.search(r"^oom_kill (\d+)$", (group / events).read_text(), re.MULTILINE)
+            assert kills is not None
+            return int(kills[1])
+
+        yield killed
+    finally:
+        home = (old if version_1 else new) / (found[1].lstrip("/") if found else "")
+        with contextlib.suppress(OSError):  # it may be dead
+            (home / "cgroup.procs").write_text(str(pid))
+        group.rmdir()
+
+
+async def test_a_cgroup_of_that_size_is_enough() -> None:
+    """The bound, held by the kernel; of what sockets hold a cgroup of version 2 counts, too."""
+    async with bench(control=False, workers=1, top=TOP, health="off") as at:
+        pid = at.product.workers()[0]
+        (await at.get("/")).must_be(200, "blue")
+        with memory_limit(pid, BOUND + SOCKETS) as killed:
+            await one_round(at, pid)
+            assert killed() == 0
+        assert at.product.workers() == {0: pid}
 
 
 async def one_round(at: Bench, pid: int) -> int:
