@@ -51,7 +51,7 @@ if "turnout.proxy.worker" in sys.orig_argv:
 async def test_a_broken_product_fails_it_and_every_request_is_named(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAULTS)
     process = await asyncio.create_subprocess_exec(
-        *RUN, "--seconds", "4", "--switch-every", "100ms", "--seed", "1", "--json",
+        *RUN, "--seconds", "8", "--switch-every", "100ms", "--seed", "1", "--json",
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
     async with asyncio.timeout(LIMIT_S):

@@ -290,6 +290,9 @@ async def run_script(product: Bench, seed: int, requests: int) -> list[object]:
         )
         if body:
             fields["Content-Length"] = str(len(body))
+        if len(body) > 60_000 and host == "elsewhere.example":
+            # It may come in one read or in two, and only a 404 to a whole request keeps on.
+            host = "test.example"
         lines = [f"{method} {target} HTTP/{version}"]
         lines += [f"{name}: {value}" for name, value in fields.items() if random.random() < 0.5]
         lines += [f"Host: {host}"] if host else []
