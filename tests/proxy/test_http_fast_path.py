@@ -283,16 +283,15 @@ async def run_script(product: Bench, seed: int, requests: int) -> list[object]:
         method, target = random.choice(METHODS), random.choice(TARGETS)
         version = "1.0" if random.random() < 0.04 else "1.1"
         host, fields = random.choice(HOSTS), dict(random.choice(FIELDS))
+        # What is longer than one packet of loopback may come in one read or in two: an answer of
+        # Turnout's own keeps the connection only when all of the request has come.
         body = (
-            b"x" * random.choice((0, 5, 3000, 3000, 70_000))
+            b"x" * random.choice((0, 5, 3000, 3000, 30_000))
             if method in ("POST", "PUT", "PATCH")
             else b""
         )
         if body:
             fields["Content-Length"] = str(len(body))
-        if len(body) > 60_000 and host == "elsewhere.example":
-            # It may come in one read or in two, and only a 404 to a whole request keeps on.
-            host = "test.example"
         lines = [f"{method} {target} HTTP/{version}"]
         lines += [f"{name}: {value}" for name, value in fields.items() if random.random() < 0.5]
         lines += [f"Host: {host}"] if host else []
