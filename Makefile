@@ -128,7 +128,7 @@ reliability: $(DEV)  ## 500 switches, 50 reloads, 100 kills of control, 100 of w
 	TURNOUT_FAULTS=all $(BIN)/python -m pytest -rA -q tests/faults/test_under_load.py -k again_and_again
 
 upgrades: $(DEV)  ## 50 upgrades, 50 reloads, 50 kills of the supervisor under load; every failure
-	TURNOUT_UPGRADES=50 TURNOUT_FAULTS=all $(BIN)/python -m pytest -rsA --durations=10 \
+	TURNOUT_UPGRADES=50 TURNOUT_FAULTS=all $(BIN)/python -m pytest -rsA --durations=10 -o faulthandler_timeout=900 \
 		$(or $(ARGS), tests/test_upgrade.py tests/test_adoption.py tests/test_systemd.py)
 
 bench: $(BENCH) $(BENCH_NEEDS) bench-tools  ## Turnout beside other proxies; writes docs/benchmarks.{md,json,svg}
