@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from geventhttpclient.client import HTTPClient, HTTPClientPool
-from geventhttpclient.response import HTTPParseError
 from geventhttpclient.url import URL
 from locust import FastHttpUser, constant_throughput, events, task
 from locust.contrib.fasthttp import LocustBadStatusCode
@@ -272,11 +271,11 @@ class EventStreamUser(LoadUser):
                         number += 1
                 else:
                     error = fault_of(answer)
-            except (OSError, HTTPParseError) as fault:
+                if not count:
+                    answer._response.release()
+            except Exception as fault:  # noqa: BLE001 - whatever it was, it has ended: say so
                 error = f"{type(fault).__name__}: {fault}"
             ended_s = time.monotonic()
-            if not count:
-                answer._response.release()
             write(
                 Got(id, ended_s, answer.status_code, upstream, digest(received), error, not count)
             )
