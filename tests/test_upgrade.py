@@ -178,6 +178,7 @@ async def test_what_is_under_way_goes_on_in_the_old_workers_for_the_drain_time(
             assert before & set(product.processes())
             # What does not end is cut at the drain time, and counted.
             assert (await never.answer()).status == 503
+            await socket.rest()  # maybe in another worker, some moments later
         await until(lambda: not before & set(product.processes()), "the old workers to go")
         metrics = await product.api.metrics()
         assert metrics.sum("turnout_requests_in_flight") == 0
