@@ -114,13 +114,13 @@ demo: $(RUNTIME)  ## two upstreams, a load, a switch, a receipt: in this termina
 load: $(DEV)  ## locust against the real processes while traffic is switched; three ledgers
 	$(BIN)/python -m loadtests $(ARGS)
 
-faults: $(DEV)  ## every fault in every phase of a switchover, under load (15 minutes)
+faults: $(DEV)  ## every fault in every phase of a switchover, under load (long)
 	TURNOUT_FAULTS=all $(BIN)/python -m pytest -rs --durations=10 -o faulthandler_timeout=900 tests/faults $(ARGS)
 
 soak: $(DEV)  ## traffic, faults and switches for 20 minutes (ARGS="--minutes 60 --seed 7"); ledgers, memory
 	$(BIN)/python -m loadtests.soak $(ARGS)
 
-# Each is a run of its own, with three ledgers that must agree; some ten minutes in all.
+# Each is a run of its own, with three ledgers that must agree; about seven minutes in all.
 reliability: $(DEV)  ## 500 switches, 50 reloads, 100 kills of control, 100 of workers under load
 	$(BIN)/python -m loadtests --switches 500 --switch-every 100ms $(ARGS)
 	$(BIN)/python -m loadtests --reloads 50 --switch-every 200ms $(ARGS)
