@@ -14,7 +14,7 @@ from typing import Final
 from loadtests.bodies import digest, page
 from loadtests.ledgers import ID_FIELD, UPSTREAM_FIELD, Got, Sent
 from loadtests.upstream import PIECES
-from tests.rawhttp import Client, Malformed
+from tests.rawhttp import Client, Malformed, at_work
 
 ANSWER_LIMIT_S: Final = 15.0
 """Longer than any of the product's own timeouts: then it has forgotten a request."""
@@ -70,17 +70,10 @@ class Clients:
     @contextlib.asynccontextmanager
     async def running(self, kept: int, fresh: int) -> AsyncIterator["Clients"]:
         """At work until left; then each finishes the request that it has under way."""
-        tasks = [asyncio.ensure_future(self._client(keep=True)) for _ in range(kept)]
-        tasks += [asyncio.ensure_future(self._client(keep=False)) for _ in range(fresh)]
-        try:
-            async with self.lateness.noted():
-                yield self
-                self._stopping = True
-                await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        clients = [self._client(keep=place < kept) for place in range(kept + fresh)]
+        async with self.lateness.noted(), at_work(clients):
+            yield self
+            self._stopping = True
 
     async def more(self, count: int, limit_s: float = 30.0) -> None:
         """Wait until so many more requests have ended."""

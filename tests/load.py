@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.rawhttp import Client, Malformed
+from tests.rawhttp import Client, Malformed, at_work
 from tests.upstreams import ID_FIELD, Upstream
 
 
@@ -59,16 +59,10 @@ class Load:
     async def running(self, kept: int, fresh: int) -> AsyncIterator["Load"]:
         """`kept` clients that keep their connection, `fresh` ones that do not, until left;
         then each finishes the request that it has under way."""
-        tasks = [asyncio.ensure_future(self._client(keep=True)) for _ in range(kept)]
-        tasks += [asyncio.ensure_future(self._client(keep=False)) for _ in range(fresh)]
-        try:
+        clients = [self._client(keep=place < kept) for place in range(kept + fresh)]
+        async with at_work(clients):
             yield self
             self._stopping = True
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def more(self, count: int, limit_s: float = 20.0) -> None:
         """Wait until so many more requests have ended."""

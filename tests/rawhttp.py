@@ -5,11 +5,13 @@ well formed, or ends where it should not, raises `Malformed`.
 """
 
 import asyncio
+import contextlib
 import re
 import socket
 import struct
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 
 LIMIT: Final = 1 << 22
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: ([^\r\n]*))?")
@@ -255,3 +257,17 @@ async def get(address: str, target: str = "/", **more: str) -> Answer:
     """GET over a connection of its own."""
     async with await Client.open(address) as client:
         return await client.get(target, **more)
+
+
+@contextlib.asynccontextmanager
+async def at_work(clients: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Let them run until left in order, and then to their ends, which the caller has to ask them
+    for; whoever still runs when it is left otherwise is cancelled."""
+    tasks = [asyncio.ensure_future(client) for client in clients]
+    try:
+        yield
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
