@@ -30,6 +30,7 @@ from turnout.control.refused_calls import AUDITED, NOBODY, RefusedCalls
 from turnout.control.routes import BEFORE_MAX, ID, LIMIT_DEFAULT, LIMIT_MAX, NAME, ROUTES, Route
 from turnout.control.shared import SharedState
 from turnout.control.store import Author, Database, Key, ServiceRow, Store, StoreUnusable
+from turnout.control.supervision import NO_SUPERVISOR
 from turnout.control.switchover import Switchover
 from turnout.control.upgrades import Upgrades
 from turnout.control.versions import version
@@ -475,6 +476,8 @@ class Api:
 
     async def reload(self, call: Call) -> web.Response:
         done = await self._context.reload(call.author)
+        if done.error == NO_SUPERVISOR:
+            raise Problem("no-supervisor", done.error)
         if done.error:
             raise Problem("configuration-refused", done.error)
         return json_answer(

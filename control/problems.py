@@ -53,6 +53,7 @@ KNOWN: Final[Mapping[str, tuple[int, str]]] = {
     "too-many-connections": (503, "There are too many connections"),
     "too-many-streams": (503, "There are too many readers of events"),
     "upgrade-not-begun": (503, "The upgrade could not be begun, and nothing has changed"),
+    "no-supervisor": (503, "The supervisor cannot be reached, and nothing has changed"),
     "stopping": (503, "Control is stopping; what was decided goes on"),
 }
 """Name -> status and title. A name that is once given keeps its meaning."""

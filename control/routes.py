@@ -170,7 +170,7 @@ ROUTES: Final = (
     Route(
         "POST", "/v1/reload", "reload",
         "Read the configuration anew, as SIGHUP does. A wrong one changes nothing.",
-        ((200, models.Reload),), body=models.ReasonBody, body_needed=False, problems=(422,),
+        ((200, models.Reload),), body=models.ReasonBody, body_needed=False, problems=(422, 503),
     ),
     Route(
         "POST", "/v1/upgrade", "upgrade",

@@ -27,6 +27,9 @@ from turnout.proxy.commands import (
 )
 
 ANSWER_LIMIT_S: Final = 10.0
+NO_SUPERVISOR: Final = (
+    "the supervisor cannot be reached: start `turnout run` again, which takes over what serves"
+)
 RETRY_S: Final = 0.2
 READ_BYTES: Final = 65536
 
@@ -73,7 +76,7 @@ class Supervision:
 
     async def _ask(self, message: Callable[[int], Message]) -> str:
         if self._writer is None:
-            return "the supervisor cannot be reached"
+            return NO_SUPERVISOR
         request = next(self._requests)
         waiting: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting[request] = waiting

@@ -13,7 +13,7 @@ from turnout.control.journal import Journal
 from turnout.control.problems import Problem
 from turnout.control.shared import SharedState
 from turnout.control.store import Audit, Author, Note
-from turnout.control.supervision import Supervision
+from turnout.control.supervision import NO_SUPERVISOR, Supervision
 from turnout.control.versions import version
 from turnout.proxy.commands import program_generation
 from turnout.proxy.scoreboard import WorkerState
@@ -43,7 +43,7 @@ class Upgrades:
         if error and found is not None and found.under_way:
             raise Problem("upgrade-under-way", f"it was begun by {found.who or 'somebody'}")
         if error:
-            raise Problem("upgrade-not-begun", error)
+            raise Problem("no-supervisor" if error == NO_SUPERVISOR else "upgrade-not-begun", error)
         return await self.shown()
 
     async def shown(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness import ROOT, Product, settings, stopped, until
+from tests.harness import ROOT, ApiError, Product, settings, stopped, until
 from tests.upstreams import Upstream
 from turnout.proxy.commands import DIED_PREFIX, LISTENING_FILE, SUPERVISOR_SOCKET
 from turnout.proxy.scoreboard import C_CONNECTIONS_ACCEPTED
@@ -158,6 +158,12 @@ async def test_workers_outlive_the_supervisor_and_another_adopts_them(blue: Upst
         assert ready.json()["reasons"] == [
             "the supervisor cannot be reached: nobody replaces a worker that dies"
         ]
+        for call in ("reload", "upgrade"):
+            with pytest.raises(ApiError) as refused:
+                await product.api.call("POST", f"/v1/{call}")
+            assert refused.value.status == 503
+            assert refused.value.problem["type"].endswith("no-supervisor")
+            assert "start `turnout run` again" in refused.value.problem["detail"]
         # The same ports: a deploy script does not learn a new one.
         url = product.url
         product.configuration["listeners"] = [{"bind": product.address}]

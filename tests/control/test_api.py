@@ -349,7 +349,7 @@ async def test_a_body_over_the_limit_gets_413(tmp_path: Path) -> None:
         ("GET", "/v1/switchovers/0000000", (404, "unknown-switchover")),
         ("POST", "/v1/switchovers/0000000/abort", (404, "unknown-switchover")),
         ("DELETE", SHOP, (405, "method-not-allowed")),
-        ("POST", "/v1/upgrade", (503, "upgrade-not-begun")),
+        ("POST", "/v1/upgrade", (503, "no-supervisor")),
         ("GET", f"{SHOP}/switchovers?limit=many", (400, "malformed-query")),
         ("GET", "/v1/audit?limit=1001", (400, "malformed-query")),
     ],
