@@ -35,6 +35,7 @@ def conflicts(settings: "Settings") -> Iterator[Conflict]:
         place: Place = ("services", name)
         yield from _upstreams(settings, service, place)
         yield from _strategies(service, place)
+        yield from _outer(settings, service, place)
 
 
 def _binds(settings: "Settings") -> Iterator[Conflict]:
@@ -150,6 +151,26 @@ def _matches(settings: "Settings") -> Iterator[Conflict]:
                 yield ("services", name, "match", "hosts", index), "it is listed twice. Remove one"
 
 
+def _outer(settings: "Settings", service: "Service", place: Place) -> Iterator[Conflict]:
+    """What names upstreams and listeners from without."""
+    if service.outer is None or service.outer.tail is None:
+        return
+    binds = [str(listener.bind) for listener in settings.listeners]
+    seen: dict[str, str] = {}
+    for name, there in service.outer.tail.listeners.items():
+        here: Place = (*place, "outer", "tail", "listeners", name)
+        if name not in service.upstreams:
+            yield (
+                here,
+                f"it is no upstream of the service. Write one of {', '.join(service.upstreams)}",
+            )
+        for bind in map(str, there):
+            if bind not in binds:
+                yield here, f"{bind} is no listener. Write the bind of one of listeners"
+            elif seen.setdefault(bind, name) != name:
+                yield here, f"{bind} is {seen[bind]}'s already: what comes in there is of one side"
+
+
 def _upstreams(settings: "Settings", service: "Service", place: Place) -> Iterator[Conflict]:
     names = list(service.upstreams)
     if len(names) != 2:
@@ -162,7 +183,11 @@ def _upstreams(settings: "Settings", service: "Service", place: Place) -> Iterat
     owners: dict[str, Place] = {}
     for name, upstream in service.upstreams.items():
         here: Place = (*place, "upstreams", name)
-        if not upstream.servers and name == initial:
+        if upstream.discover is not None:
+            continue  # how many it has is found out
+        if not upstream.servers_given:
+            yield (*here, "servers"), "it must be given: a list of addresses; or discover"
+        elif not upstream.servers and name == initial:
             yield (*here, "servers"), "it is empty, but all traffic begins here. Write an address"
         if len(upstream.servers) > settings.limits.servers:
             limit = settings.limits.servers

@@ -8,6 +8,8 @@ Every `read` raises ValueError with what was expected and what to write; the pla
 value found are added by `loader`.
 """
 
+import functools
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -28,17 +31,29 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from turnout.config.units import parse_duration, parse_fraction, parse_size
+from turnout.config.units import Rate as RateValue
+from turnout.config.units import parse_duration, parse_fraction, parse_rate, parse_size
 from turnout.config.weights import WHOLE, hundredths, percent
 
 BASE: Final = "base"
 """Key of the validation context: the directory that relative paths are relative to."""
 
 
-def knob(default: Any, description: str, *, live: bool = True, secret: bool = False) -> Any:
-    """A setting with a default, which is written as a person would write it."""
+def knob(
+    default: Any,
+    description: str,
+    *,
+    live: bool = True,
+    secret: bool = False,
+    alias: str | None = None,
+) -> Any:
+    """A setting with a default, which is written as a person would write it.
+
+    `alias` is its key where that is a word of the language, such as `for`.
+    """
     return Field(
         default=default,
+        alias=alias,
         repr=not secret,
         description=description,
         validate_default=default is not None,
@@ -256,6 +271,27 @@ class Count(_Amount):
 
 
 @dataclass(frozen=True, slots=True)
+class Rate(Kind):
+    """`1/min`; read as a count and the seconds that it is of."""
+
+    at_least: str
+    at_most: str
+
+    def read(self, value: Any, base: Path) -> RateValue:
+        rate = parse_rate(person_text(value, "a rate"))
+        least, most = parse_rate(self.at_least), parse_rate(self.at_most)
+        if not least.per_second <= rate.per_second <= most.per_second:
+            raise ValueError(f"it is out of range; expected {self.expected()}")
+        return rate
+
+    def expected(self) -> str:
+        return f"{self.at_least} to {self.at_most}, of `s`, `min` or `h`"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^([0-9]+/(s|min|h)|\$\{.*\})$"}
+
+
+@dataclass(frozen=True, slots=True)
 class Steps(Kind):
     """`[1, 5, 25, 50, 100]`; read as hundredths of a percent."""
 
@@ -403,3 +439,25 @@ class Token(Kind):
 
     def expected(self) -> str:
         return "1 to 64 letters, digits and dashes, without spaces"
+
+
+# ---------------------------------------------------------------- sections of several kinds
+
+
+def plain_type(annotation: Any) -> Any:
+    """A type without its annotations and its `| None`; of several kinds, their union."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        inside = [entry for entry in get_args(annotation) if entry is not type(None)]
+        if len(inside) == 1:
+            return plain_type(inside[0])
+        return functools.reduce(operator.or_, inside)
+    return annotation
+
+
+def by_kind(union: Any) -> dict[str, type[Section]]:
+    """The sections of a union that `kind` tells apart, by that."""
+    return {
+        get_args(section.model_fields["kind"].annotation)[0]: section for section in get_args(union)
+    }

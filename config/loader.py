@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -32,7 +32,7 @@ from turnout.config.document import (
     dotted,
     read_document,
 )
-from turnout.config.knobs import BASE, Kind
+from turnout.config.knobs import BASE, Kind, by_kind, plain_type
 from turnout.config.model import Configuration
 from turnout.config.origin import INLINE_SERVICE
 from turnout.config.places import Bind, FilePath
@@ -210,13 +210,19 @@ def _problems(error: ValidationError, document: Document, file: str) -> Iterator
             for place, remedy in entry["ctx"][CONFLICTS]:
                 yield _problem(document, file, place, _found(document, place), remedy)
             continue
-        place = tuple(part for part in entry["loc"] if part != "[key]")
+        tagged = tuple(part for part in entry["loc"] if part != "[key]")
+        place = _untagged(tagged)
         if entry["loc"][-1:] == ("[key]",):
             yield _problem(document, file, place, "no name", _remedy(entry))
         elif entry["type"] == "extra_forbidden":
-            yield _problem(document, file, place, "no key", _nearest(place))
+            yield _problem(document, file, place, "no key", _nearest(tagged))
         elif entry["type"] == "missing":
-            yield _problem(document, file, place, "missing", _needed(place))
+            yield _problem(document, file, place, "missing", _needed(tagged))
+        elif entry["type"] == "union_tag_not_found":
+            yield _problem(document, file, (*place, "kind"), "missing", _kinds(tagged))
+        elif entry["type"] == "union_tag_invalid":
+            there = (*place, "kind")
+            yield _problem(document, file, there, _found(document, there), _kinds(tagged))
         else:
             yield _problem(document, file, place, _found(document, place), _remedy(entry))
 
@@ -327,17 +333,41 @@ def _fields(place: Place) -> Mapping[str, FieldInfo]:
     kind: Any = Settings
     for part in place:
         kind = _inside(kind, str(part))
-    fields: Mapping[str, FieldInfo] = kind.model_fields
-    return fields
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
 def _inside(kind: Any, part: str) -> Any:
-    """The type of what stands under `part`, without its annotations and its `| None`."""
+    """The type of what stands under `part`, without its annotations and its `| None`.
+
+    Of one of several kinds it is all of them, and the next part is the one that was meant.
+    """
+    if isinstance(kind, UnionType):
+        return by_kind(kind)[part]
     if get_origin(kind) is None:
-        inside = kind.model_fields[part].annotation
+        by_key = {field.alias or name: field for name, field in kind.model_fields.items()}
+        inside = by_key[part].annotation
     else:
         entries = get_args(kind)
         inside = entries[1] if get_origin(kind) is dict else entries[0]
-    if get_origin(inside) is Annotated:
-        inside = get_args(inside)[0]
-    return get_args(inside)[0] if isinstance(inside, UnionType) else inside
+    return plain_type(inside)
+
+
+def _untagged(tagged: Place) -> Place:
+    """The place as it stands in the file: which kind was meant is a value there, not a key."""
+    place: list[str | int] = []
+    kind: Any = Settings
+    for part in tagged:
+        if not isinstance(kind, UnionType):
+            place.append(part)
+        try:
+            kind = _inside(kind, str(part))
+        except (KeyError, IndexError, AttributeError):  # below what this program knows of
+            kind = None
+    return tuple(place)
+
+
+def _kinds(tagged: Place) -> str:
+    kind: Any = Settings
+    for part in tagged:
+        kind = _inside(kind, str(part))
+    return f"expected one of {', '.join(sorted(by_kind(kind)))}"

@@ -9,12 +9,14 @@ a whole number of hundredths of a percent, 0..10000. In `Timeouts` and `Limits` 
 limit"; everywhere else it is "none at all".
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from turnout.config.address import Address as Address
 from turnout.config.address import AddressKind as AddressKind
+from turnout.config.units import Rate as Rate
 from turnout.config.weights import WHOLE as WHOLE
 from turnout.config.weights import Weights as Weights
 
@@ -73,6 +75,10 @@ class Service:
     retries: "RetryPolicy"
     hold: "HoldPolicy"
     switchover: "SwitchoverPolicy"
+    outer: "Outer | None" = None
+    """What a switchover moves beside the proxy's own weights."""
+    gates: tuple["Gate", ...] = ()
+    """What must hold before a step takes weight to its target."""
 
     @property
     def names(self) -> tuple[str, str]:
@@ -97,6 +103,8 @@ class Upstream:
     """Addresses in canonical spelling; may be empty: nothing is deployed there yet."""
     min_healthy: int
     """So many servers must be healthy for the upstream to be held healthy."""
+    discover: "Discover | None" = None
+    """Where its servers are known; what is found there goes before `servers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +251,67 @@ class SwitchoverPolicy:
     def strategy(self, name: str) -> Strategy | None:
         """The strategy of that name, if there is one."""
         return next((strategy for strategy in self.strategies if strategy.name == name), None)
+
+
+class OuterOrder(StrEnum):
+    """Which moves first at each step on the way to an upstream."""
+
+    OUTER_FIRST = "outer_first"
+    INNER_FIRST = "inner_first"
+
+
+@dataclass(frozen=True, slots=True)
+class TailPolicy:
+    """When the side that lost its weight beyond the proxy may go."""
+
+    below: Rate
+    for_s: float
+    timeout_s: float
+    """0: it is waited for as long as it takes."""
+    listeners: Mapping[str, tuple[str, ...]]
+    """Upstream -> binds of the listeners that its address leads to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """A system in front of Turnout that a switchover moves too."""
+
+    kind: str
+    order: OuterOrder
+    in_sync_timeout_s: float
+    """From when it took a change on; what is not in sync by then is unknown."""
+    retry_s: float
+    """How long a call that was not carried out, or not answered, is tried again."""
+    call_timeout_s: float
+    tail: TailPolicy | None
+    """None: nobody looks who still comes by the old way."""
+    settings: object = field(repr=False)
+    """The kind's own, as `config.outer` reads them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """A source of an upstream's servers."""
+
+    kind: str
+    call_timeout_s: float
+    settings: object = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition that must hold before a step takes weight to its target."""
+
+    name: str
+    kind: str
+    interval_s: float
+    """How often it is asked while it does not pass."""
+    failures: int
+    """So many times in a row it must fail for the switchover to fail."""
+    patience_s: float
+    """How long it may be inconclusive, or not to be asked, before the switchover fails."""
+    call_timeout_s: float
+    settings: object = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

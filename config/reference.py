@@ -5,15 +5,15 @@ test compares the two.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from turnout.config.knobs import Kind, Section
+from turnout.config.knobs import Kind, Section, plain_type
 from turnout.config.settings import Settings
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "reference" / "configuration.md"
@@ -62,23 +62,64 @@ services:
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *_section("The file", "", Settings)]) + "\n"
+    return (
+        "\n".join([HEAD, *_section("The file", "", Settings.__doc__, Settings.model_fields)]) + "\n"
+    )
 
 
-def _section(title: str, place: str, section: type[Section]) -> Iterator[str]:
+def _section(
+    title: str, place: str, about: str | None, fields: Mapping[str, FieldInfo]
+) -> Iterator[str]:
     yield f"## {title}\n"
-    yield f"{_one_line(section.__doc__)}\n"
+    yield f"{_one_line(about)}\n"
     yield "| key | default | may be | live | |"
     yield "|---|---|---|---|---|"
-    inner: list[tuple[str, type[Section]]] = []
-    for name, field in section.model_fields.items():
-        below, inside = section_of(field)
-        if inside is not None:
-            inner.append((f"{place}{name}{below}", inside))
-        yield _row(name, field, f"{place}{name}{below}" if inside else None)
+    inner: list[tuple[str, Sequence[type[Section]]]] = []
+    for name, field in fields.items():
+        key = field.alias or name
+        below, inside = sections_of(field)
+        if inside:
+            inner.append((f"{place}{key}{below}", inside))
+        yield _row(key, field, f"{place}{key}{below}" if inside else None)
     yield ""
     for path, inside in inner:
-        yield from _section(f"`{path}`", f"{path}.", inside)
+        if len(inside) == 1:
+            only = inside[0]
+            yield from _section(f"`{path}`", f"{path}.", only.__doc__, only.model_fields)
+        else:
+            yield from _kinds(path, inside)
+
+
+def _kinds(place: str, sections: Sequence[type[Section]]) -> Iterator[str]:
+    """A place where one of several kinds may stand: what they have in common, then each."""
+    common = _common(sections)
+    yield from _section(f"`{place}`", f"{place}.", common.__doc__, common.model_fields)
+    yield "Its `kind` says what else it has:\n"
+    for section in sections:
+        kind = get_args(section.model_fields["kind"].annotation)[0]
+        yield f"- [`{kind}`](#{_anchor(_of_kind(place, kind))})"
+    yield ""
+    for section in sections:
+        kind = get_args(section.model_fields["kind"].annotation)[0]
+        own = {
+            key: field
+            for key, field in section.model_fields.items()
+            if key not in common.model_fields
+        }
+        yield from _section(f"`{_of_kind(place, kind)}`", f"{place}.", section.__doc__, own)
+
+
+def _of_kind(place: str, kind: str) -> str:
+    return f"{place} of kind {kind}"
+
+
+def _common(sections: Sequence[type[Section]]) -> type[Section]:
+    """The class that all of them are made from."""
+    return next(
+        base
+        for base in sections[0].__mro__
+        if issubclass(base, Section) and all(issubclass(section, base) for section in sections)
+    )
 
 
 def _row(name: str, field: FieldInfo, below: str | None) -> str:
@@ -114,24 +155,29 @@ def _expected(field: FieldInfo) -> str:
     return " or ".join(f"`{value}`" for value in get_args(annotation))
 
 
-def section_of(field: FieldInfo) -> tuple[str, type[Section] | None]:
-    """The section that stands under a key, and how its place is written from there."""
+def sections_of(field: FieldInfo) -> tuple[str, Sequence[type[Section]]]:
+    """The sections that may stand under a key, and how their place is written from there."""
     annotation: Any = field.annotation
     below = ""
     if get_origin(annotation) is tuple:
         annotation, below = get_args(annotation)[0], "[]"
     elif get_origin(annotation) is dict:
         annotation, below = get_args(annotation)[1], ".NAME"
-    if get_origin(annotation) is Annotated or isinstance(annotation, UnionType):
-        annotation = get_args(annotation)[0]
+    annotation = plain_type(annotation)
+    if isinstance(annotation, UnionType) and below != "[]":
+        kinds = get_args(annotation)
+        if all(isinstance(kind, type) and issubclass(kind, Section) for kind in kinds):
+            return below, kinds
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        return below, annotation
-    return "", None
+        return below, [annotation]
+    return "", []
 
 
 def _anchor(place: str) -> str:
     """As the renderers of Markdown make it from the heading."""
-    return "".join(char for char in place.lower() if char.isalnum() or char in "_-")
+    return "".join(
+        char for char in place.lower().replace(" ", "-") if char.isalnum() or char in "_-"
+    )
 
 
 def _one_line(text: str | None) -> str:

@@ -20,6 +20,7 @@ from turnout.config.knobs import (
     knob,
     needed,
 )
+from turnout.config.outer import DiscoverKind, GateKind, OuterKind
 from turnout.config.places import HostPattern, Server, Statuses, UrlPath
 
 # Fields of HTTP itself: a request that carries one of these does not ask for an upstream.
@@ -59,13 +60,26 @@ class Match(Section):
 class Upstream(Section):
     """One of the two environments: a named group of servers."""
 
-    servers: tuple[Annotated[str, Server()], ...] = needed(
-        "A list of addresses. A name is resolved again as its TTL says. May be empty for the upstream "
-        "that is not `initial`: nothing is deployed there yet."
+    servers: tuple[Annotated[str, Server()], ...] = knob(
+        [],
+        "A list of addresses. A name is resolved again as its TTL says. Needed unless `discover` "
+        "finds them; may be empty for the upstream that is not `initial`: nothing is deployed "
+        "there yet.",
+    )
+    discover: Annotated[DiscoverKind | None, Switchable()] = knob(
+        "off", "Where its servers are known, if that is not here."
     )
     min_healthy: Annotated[int, Count("1", "10000")] = knob(
         1, "So many servers must be healthy for the upstream to be held healthy."
     )
+
+    @property
+    def servers_given(self) -> bool:
+        return "servers" in self.model_fields_set
+
+    def to_model(self, name: str) -> model.Upstream:
+        discover = self.discover.to_model(self.discover.kind) if self.discover else None
+        return model.Upstream(name, self.servers, self.min_healthy, discover)
 
 
 class Passive(Section):
@@ -295,12 +309,15 @@ class Service(Section):
     retries: Retries = knob({}, "Sending a request anew.")
     hold: Hold = knob({}, "Requests that wait while the service is held.")
     switchover: Switchover = knob({}, "How traffic is moved.")
+    outer: Annotated[OuterKind | None, Switchable()] = knob(
+        "off", "A system in front of Turnout that a switchover moves too."
+    )
+    gates: dict[Annotated[str, Name()], GateKind] = knob(
+        {}, "Conditions that must hold before a step takes weight to its target, by names."
+    )
 
     def to_model(self, name: str) -> model.Service:
-        first, second = (
-            model.Upstream(name, upstream.servers, upstream.min_healthy)
-            for name, upstream in self.upstreams.items()
-        )
+        first, second = (upstream.to_model(name) for name, upstream in self.upstreams.items())
         return model.Service(
             name=name,
             match=model.Match(self.match.hosts, self.match.path_prefix),
@@ -317,4 +334,6 @@ class Service(Section):
             ),
             hold=model.HoldPolicy(self.hold.requests, self.hold.timeout),
             switchover=self.switchover.to_model(),
+            outer=self.outer.to_model(self.outer.kind) if self.outer else None,
+            gates=tuple(gate.to_model(name, gate.kind) for name, gate in self.gates.items()),
         )

@@ -6,6 +6,7 @@ float on its way to the smallest unit.
 """
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
@@ -24,6 +25,33 @@ _DURATION_PART: Final = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 _SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(B|KB|MB|GB|KiB|MiB|GiB)", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)%", re.ASCII)
+
+_RATE: Final = re.compile(r"([0-9]{1,9})\s*/\s*(s|min|h)", re.ASCII)
+_SPANS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in each such span of seconds."""
+
+    count: int
+    per_s: float
+
+    @property
+    def per_second(self) -> float:
+        return self.count / self.per_s
+
+    def __str__(self) -> str:
+        unit = next(unit for unit, span in _SPANS.items() if span == self.per_s)
+        return f"{self.count}/{unit}"
+
+
+def parse_rate(text: str) -> Rate:
+    """Read `1/min`, `20/s` or `5/h`. Raises ValueError that says what to write."""
+    match = _RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("expected a whole number in a span (s, min, h), such as 1/min")
+    return Rate(int(match[1]), _SPANS[match[2]])
 
 
 def parse_duration(text: str) -> float:

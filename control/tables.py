@@ -131,8 +131,9 @@ def without_servers(configuration: Configuration, rows: Iterable[ServiceRow]) ->
     for service in configuration.services:
         row = known[service.name]
         for index, weight in enumerate(row.weights.percentages().values()):
-            if weight and not servers_of(service, row, index):
-                name = service.upstreams[index].name
+            upstream = service.upstreams[index]
+            if weight and upstream.discover is None and not servers_of(service, row, index):
+                name = upstream.name
                 return (
                     f"services.{service.name}.upstreams.{name}.servers is empty, and {name} has"
                     f" {weight:g} % of the traffic. Write an address, or move the traffic first"

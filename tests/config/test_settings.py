@@ -26,12 +26,13 @@ SMALL: dict[str, Any] = {
 
 
 def knobs(section: type[Section] = Settings, place: str = "") -> Iterator[tuple[str, Any]]:
-    for name, field in section.model_fields.items():
-        _, inside = reference.section_of(field)
-        if inside is None:
+    for attribute, field in section.model_fields.items():
+        name = field.alias or attribute
+        _, inside = reference.sections_of(field)
+        if not inside:
             yield f"{place}{name}", field
-        else:
-            yield from knobs(inside, f"{place}{name}.")
+        for kind in inside:
+            yield from knobs(kind, f"{place}{name}.")
 
 
 def test_every_knob_says_what_it_is_for() -> None:
@@ -111,7 +112,7 @@ def test_the_schema_takes_off_as_a_word_and_as_false(health: object) -> None:
 def test_every_value_is_read_by_somebody() -> None:
     """A knob that turns nothing is a lie in the reference."""
     rooms = [ROOT / "control", ROOT / "proxy", ROOT / "turnout"]
-    files = [ROOT / "config" / "model.py", *(file for room in rooms for file in room.glob("*.py"))]
+    files = [ROOT / "config" / "model.py", *(file for room in rooms for file in room.rglob("*.py"))]
     read = set(re.findall(r"\.(\w+)", "\n".join(file.read_text() for file in files)))
     kinds = [kind for kind in vars(model).values() if dataclasses.is_dataclass(kind)]
     unread = {

@@ -1,0 +1,142 @@
+"""What every kind of outer layer, source of servers and gate has in its settings.
+
+A kind is one class with a `kind` of its own; `module` names the file in `control/outer` that
+carries it out.
+"""
+
+from typing import Annotated, ClassVar, Final
+
+from turnout.config import model
+from turnout.config.address import Address
+from turnout.config.knobs import (
+    Choice,
+    Count,
+    Duration,
+    Name,
+    Rate,
+    Section,
+    Switchable,
+    Zero,
+    knob,
+)
+from turnout.config.places import Bind
+
+KIND: Final = "Which system it is."
+
+
+class Tail(Section):
+    """When the old side may go: clients come by what they remember of DNS long after it has
+    changed. `off`: nobody looks, and a switchover ends once the change is in sync."""
+
+    below: Annotated[model.Rate, Rate("1/h", "1000000/s")] = knob(
+        "1/min",
+        "It is over once fewer requests than this come by the old way in each such span, for as "
+        "long as `for`, and the time to live of what clients were told has passed.",
+    )
+    for_: Annotated[float, Duration("1s", "7d")] = knob(
+        "5m", "For so long there must have been fewer than `below`.", alias="for"
+    )
+    timeout: Annotated[float, Duration("1s", "30d", Zero.NO_LIMIT)] = knob(
+        "1h",
+        "A tail that is not over by then fails the switchover, with its weights where they are: "
+        "the old side must not be removed yet.",
+    )
+    listeners: dict[Annotated[str, Name()], tuple[Annotated[Address, Bind()], ...]] = knob(
+        {},
+        "Upstream -> which `listeners` of this Turnout its address leads to, as their `bind` has "
+        "it: requests that come in there are the tail. Left out: no request is counted, and the "
+        "time to live alone is waited for.",
+    )
+
+    def to_model(self) -> model.TailPolicy:
+        return model.TailPolicy(
+            below=self.below,
+            for_s=self.for_,
+            timeout_s=self.timeout,
+            listeners={name: tuple(map(str, binds)) for name, binds in self.listeners.items()},
+        )
+
+
+class OuterSection(Section):
+    """A system in front of Turnout that a switchover moves too."""
+
+    module: ClassVar[str]
+    paced: ClassVar[tuple[float, int]] = (5.0, 10)
+    """Calls a second, and how many at once, of this kind over all services."""
+
+    order: Annotated[model.OuterOrder, Choice(model.OuterOrder)] = knob(
+        "outer_first",
+        "On the way to an upstream: which moves first at each step, this system or the proxy's "
+        "own weights. On the way back the proxy's own are always first, as they need an instant.",
+    )
+    in_sync_timeout: Annotated[float, Duration("1s", "1d")] = knob(
+        "5m",
+        "A change that is not in sync by then is unknown: the switchover fails, weights stay "
+        "where they are, and nothing is taken back.",
+    )
+    retry_for: Annotated[float, Duration("1s", "1h")] = knob(
+        "2m",
+        "How long a call that was throttled, refused for its credentials or not answered is "
+        "tried again.",
+    )
+    call_timeout: Annotated[float, Duration("100ms", "5m")] = knob(
+        "10s", "How long one call may take."
+    )
+    tail: Annotated[Tail | None, Switchable()] = knob("off", "When the old side may go.")
+
+    def to_model(self, kind: str) -> model.Outer:
+        return model.Outer(
+            kind=kind,
+            order=self.order,
+            in_sync_timeout_s=self.in_sync_timeout,
+            retry_s=self.retry_for,
+            call_timeout_s=self.call_timeout,
+            tail=self.tail.to_model() if self.tail else None,
+            settings=self,
+        )
+
+
+class DiscoverSection(Section):
+    """Where an upstream's servers are known, instead of `servers`."""
+
+    module: ClassVar[str]
+    paced: ClassVar[tuple[float, int]] = (5.0, 10)
+
+    call_timeout: Annotated[float, Duration("100ms", "5m")] = knob(
+        "10s", "How long one call may take."
+    )
+
+    def to_model(self, kind: str) -> model.Discover:
+        return model.Discover(kind, self.call_timeout, self)
+
+
+class GateSection(Section):
+    """A condition that must hold before a step of a switchover takes weight to its target."""
+
+    module: ClassVar[str]
+    paced: ClassVar[tuple[float, int]] = (5.0, 10)
+
+    interval: Annotated[float, Duration("100ms", "1h")] = knob(
+        "10s", "How often it is asked while it does not pass."
+    )
+    failures: Annotated[int, Count("1", "1000")] = knob(
+        1, "So many times in a row it must fail for the switchover to fail."
+    )
+    patience: Annotated[float, Duration("1s", "7d")] = knob(
+        "10m",
+        "How long it may be inconclusive, or not to be asked, before the switchover fails.",
+    )
+    call_timeout: Annotated[float, Duration("100ms", "5m")] = knob(
+        "10s", "How long one call may take."
+    )
+
+    def to_model(self, name: str, kind: str) -> model.Gate:
+        return model.Gate(
+            name=name,
+            kind=kind,
+            interval_s=self.interval,
+            failures=self.failures,
+            patience_s=self.patience,
+            call_timeout_s=self.call_timeout,
+            settings=self,
+        )

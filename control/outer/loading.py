@@ -1,0 +1,85 @@
+"""Loads what implements a seam by its kind in the settings, and only then.
+
+A kind's settings say which module beside this one has it (`module`); that module has
+`make_router`, `make_discovery` or `make_gate`, each of (settings, context). Its own library is
+imported by it, when it is made: what is not configured costs nothing and need not be installed.
+"""
+
+import asyncio
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+from turnout.control.outer.seams import Context, Discovery, Gate, MissingExtra, Router
+
+PACKAGE: Final = "turnout.control.outer"
+EXTRAS: Final = {"boto3": "aws", "botocore": "aws", "google": "google"}
+"""Library -> the extra that installs it."""
+
+
+class KindSettings(Protocol):
+    """The settings of a kind, as `config.outer` reads them."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+class Pace:
+    """At most so many calls a second, with a few at once: of one kind, over all services.
+
+    A bucket that holds `burst` and gets `per_s` a second.
+    """
+
+    __slots__ = ("_burst", "_at", "_left", "_lock", "_per_s")
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._left = float(burst)
+        self._at = time.monotonic()
+        self._lock = asyncio.Lock()
+
+    async def turn(self) -> None:
+        """Return when a call may be made; in the order in which it was asked."""
+        async with self._lock:
+            now = time.monotonic()
+            self._left = min(float(self._burst), self._left + (now - self._at) * self._per_s)
+            self._at = now
+            if self._left < 1:
+                wait_s = (1 - self._left) / self._per_s
+                await asyncio.sleep(wait_s)
+                self._at, self._left = time.monotonic(), 1.0
+            self._left -= 1
+
+
+def make_router(settings: KindSettings, context: Context) -> Router:
+    """Raises MissingExtra, and Refused for settings that its system cannot have."""
+    return cast(Router, _made(settings, "make_router", context))
+
+
+def make_discovery(settings: KindSettings, context: Context) -> Discovery:
+    """Raises as `make_router`."""
+    return cast(Discovery, _made(settings, "make_discovery", context))
+
+
+def make_gate(settings: KindSettings, context: Context) -> Gate:
+    """Raises as `make_router`."""
+    return cast(Gate, _made(settings, "make_gate", context))
+
+
+def _made(settings: KindSettings, maker: str, context: Context) -> object:
+    name = str(getattr(type(settings), "module", settings.kind))
+    module = importlib.import_module(f"{PACKAGE}.{name}")
+    make: Callable[[Any, Context], object] = getattr(module, maker)
+    try:
+        return make(settings, context)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(library)
+        if extra is None:
+            raise
+        raise MissingExtra(
+            f"{settings.kind} needs {library}, which is not installed:"
+            f" pip install 'turnout[{extra}]'"
+        ) from None

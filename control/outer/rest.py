@@ -1,0 +1,133 @@
+"""Calls of HTTP APIs for what is in this room: one client, and what its failures mean.
+
+A call that certainly was not carried out raises NotDone or one of its kinds, so that it may be
+tried again; one of which nobody knows raises ReplyLost, so that it is read back. Redirects are
+not followed: a credential would go with them.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import httpx
+
+from turnout.control.outer.seams import (
+    Conflict,
+    Denied,
+    NotDone,
+    OuterError,
+    Refused,
+    ReplyLost,
+    Throttled,
+)
+
+Authorization = Callable[[], Awaitable[Mapping[str, str]]]
+"""Gives the fields that say who calls; it may raise OuterError."""
+
+_SHOWN_MAX: Final = 300
+_CONFLICTS: Final = frozenset({409, 410, 412})
+_READS: Final = frozenset({"GET", "HEAD"})
+
+
+async def nobody() -> Mapping[str, str]:
+    """No authorization."""
+    return {}
+
+
+class Rest:
+    """A client of one HTTP API.
+
+    >>> rest = Rest("https://run.googleapis.com", who="Cloud Run", timeout_s=10, turn=turn)
+    >>> document = await rest.call("GET", "/v2/projects/p/locations/l/services/s")
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        who: str,
+        timeout_s: float,
+        turn: Callable[[], Awaitable[None]],
+        authorization: Authorization = nobody,
+        verify: Any = True,
+    ) -> None:
+        """`who` names the API in errors; `verify` as httpx takes it."""
+        self._who = who
+        self._turn = turn
+        self._authorization = authorization
+        self._client = httpx.AsyncClient(
+            base_url=base_url, timeout=timeout_s, follow_redirects=False, verify=verify
+        )
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        content: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Make the call once and return its answer, 2xx only.
+
+        Raises NotDone, Throttled (429), Denied (401, 403), Conflict (409, 410, 412), Refused
+        (other 4xx, and 3xx), ReplyLost (5xx and no answer, of what is no read; a read that
+        fails is NotDone).
+        """
+        await self._turn()
+        fields = {**await self._authorization(), **(headers or {})}
+        what = f"{self._who}: {method} {path}"
+        try:
+            answer = await self._client.request(
+                method, path, json=json, content=content, params=params, headers=fields
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise NotDone(f"{what}: {_words(error)}") from error
+        except httpx.HTTPError as error:
+            if method in _READS:
+                raise NotDone(f"{what}: {_words(error)}") from error
+            raise ReplyLost(f"{what}: {_words(error)}") from error
+        if not answer.is_success:
+            raise _refusal(what, answer, reads=method in _READS)
+        return answer
+
+    async def document(self, method: str, path: str, **more: Any) -> Any:
+        """As `call`; its body as JSON. Raises ReplyLost, or NotDone of a read, when it is none."""
+        answer = await self.call(method, path, **more)
+        try:
+            return answer.json()
+        except ValueError as error:
+            text = f"{self._who}: {method} {path}: its answer is no JSON"
+            raise (NotDone if method in _READS else ReplyLost)(text) from error
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _refusal(what: str, answer: httpx.Response, *, reads: bool) -> OuterError:
+    text = f"{what}: {answer.status_code} {_said(answer)}".rstrip()
+    status = answer.status_code
+    if status == 429:
+        return Throttled(text, retry_after_s(answer))
+    if status in (401, 403):
+        return Denied(text)
+    if status in _CONFLICTS:
+        return Conflict(text)
+    if status < 500:
+        return Refused(text)
+    return NotDone(text, retry_after_s(answer)) if reads else ReplyLost(text)
+
+
+def retry_after_s(answer: httpx.Response) -> float:
+    """`Retry-After` in seconds (RFC 9110, section 10.2.3); 0 when there is none, or a date."""
+    value = answer.headers.get("retry-after", "")
+    return float(value) if value.isdecimal() and len(value) < 7 else 0.0
+
+
+def _said(answer: httpx.Response) -> str:
+    text = " ".join(answer.text.split())
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
+
+
+def _words(error: httpx.HTTPError) -> str:
+    return f"{type(error).__name__} {error}".strip()

@@ -1,0 +1,1 @@
+"""What every outer layer must do, and what each does beside."""
