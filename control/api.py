@@ -296,7 +296,7 @@ class Api:
         value = await self._context.executor.get(id)
         if "id" in call.request.match_info:
             return await self._switchover(value)
-        return self._started(value, dry_run=False)
+        return await self._started(value, dry_run=False)
 
     async def _until(self, reached: Awaitable[T], id: str) -> T:
         """Wait, but not beyond the end of control. Raises Problem(503)."""
@@ -338,7 +338,7 @@ class Api:
         )
         if not value.id and not asked.dry_run:
             return await self._service_now(name)
-        return self._started(value, asked.dry_run)
+        return await self._started(value, asked.dry_run)
 
     async def switch(self, call: Call) -> web.Response:
         asked = call.asked(api_models.SwitchBody)
@@ -352,14 +352,14 @@ class Api:
             dry_run=asked.dry_run,
             revision=call.revision,
         )
-        return self._started(value, asked.dry_run)
+        return await self._started(value, asked.dry_run)
 
     async def rollback(self, call: Call) -> web.Response:
         asked = call.asked(api_models.RollbackBody)
         value = await self._context.executor.rollback(
             call.path("service"), call.author, force=asked.force, revision=call.revision
         )
-        return self._started(value, dry_run=False)
+        return await self._started(value, dry_run=False)
 
     async def hold(self, call: Call) -> web.Response:
         row = await self._context.executor.hold(
@@ -436,7 +436,7 @@ class Api:
         value = await verb(call.path("id"), call.author, revision=call.revision)
         return await self._switchover(value)
 
-    def _started(self, value: Switchover, dry_run: bool) -> web.Response:
+    async def _started(self, value: Switchover, dry_run: bool) -> web.Response:
         under_way = bool(value.id)
         document = views.switchover(
             value,
@@ -445,12 +445,15 @@ class Api:
             dry_run=dry_run,
         )
         if not under_way:
+            if dry_run:
+                document["outer"] = await self._context.executor.preview(value)
             return json_answer(document)
         headers = {"Location": f"/v1/switchovers/{value.id}"}
         return json_answer(document, status=202, headers=headers, revision=value.revision)
 
     async def _switchover(self, value: Switchover) -> web.Response:
         document = views.switchover(value, self._configured(value.service))
+        document["outer"] = await self._context.executor.beyond(value)
         document["receipt"] = (
             await self._context.store(Database.receipt, value.id) if value.final else None
         )

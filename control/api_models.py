@@ -193,6 +193,10 @@ class Switchover(Answer):
     started_at: str
     finished_at: str | None
     phases: list[Phase]
+    outer: dict[str, Any] | None = Field(
+        description="What it moves beyond the proxy, while it is under way; of a dry run, what it "
+        "would call. null: nothing, or see its receipt."
+    )
     revision: int
 
 

@@ -18,9 +18,12 @@ from turnout.control import decider, describe, events, orders, receipt, switchov
 from turnout.control.clock import Clock, now_on, scale_of
 from turnout.control.drain import Drainage, Drainer
 from turnout.control.evidence import Snapshot, Window, snapshot_of
+from turnout.control.gating import GateKeeper
 from turnout.control.health import UpstreamHealth
 from turnout.control.journal import Journal
 from turnout.control.loops import keep_running
+from turnout.control.outer.layers import OuterLayers
+from turnout.control.outer.mover import Mover, Stopped, shown
 from turnout.control.ports import Prober, Workers
 from turnout.control.refusals import stale
 from turnout.control.state import State, Switchover, without_weight
@@ -51,6 +54,8 @@ _BEFORE_WEIGHT: Final = frozenset({State.PENDING, State.PREPARING, State.CHECKIN
 class World:
     """What a carrier works with."""
 
+    outer: OuterLayers
+    gates: GateKeeper
     store: Store
     workers: Workers
     prober: Prober
@@ -138,7 +143,7 @@ class Carrier:
             known()
             world.journal.told(note(value))
 
-        if new.state is not State.SHIFTING:
+        if not self._sets_weight_next(new):
             stored(await world.store(Database.start_switchover, new, world.now(), note, revision))
             return
 
@@ -162,6 +167,17 @@ class Carrier:
 
         lost = self._loses(new.second_weight)
         await world.words.publish(decide, record)
+
+    def _sets_weight_next(self, value: Switchover) -> bool:
+        """Whether, beside what is so already, the proxy's own weight is the next thing to do."""
+        if value.state is not State.SHIFTING:
+            return False
+        first = next(
+            command
+            for command in orders.commands(value)
+            if not isinstance(command, orders.CheckHealth)
+        )
+        return isinstance(first, orders.SetWeight)
 
     def begin(self, turn_back: str = "") -> None:
         """Start carrying it out; with `turn_back`, a reason, back to the weights before it."""
@@ -279,10 +295,23 @@ class Carrier:
         """Take the counters at the end; the receipt is then made of the value as it is stored."""
         world, id = self._world, self.value.id
         kept, in_flight, cut = await world.store(Database.evidence, id)
+        beyond = await self.beyond()
+        gates = await world.store(Database.gate_results, id) if self.value.gates else []
         in_flight = dict(self._unkept) if self._unkept is not None else in_flight
         before = None if kept is None else snapshot_of(kept)
         after = self._snapshot()
-        return lambda ended: receipt.build(ended, before, after, in_flight, cut)
+        return lambda ended: receipt.build(
+            ended, before, after, in_flight, cut, outer=beyond, gates=gates
+        )
+
+    async def beyond(self) -> dict[str, Any] | None:
+        """How far the outer system is, as receipts have it; None: there is none."""
+        value, world = self.value, self._world
+        if value.outer is None:
+            return None
+        first = await world.store(Database.outer_first, value.id)
+        found = await world.store(Database.outer_moves, value.id)
+        return shown(value, first, found)
 
     # ------------------------------------------------------------ the task
 
@@ -373,6 +402,15 @@ class Carrier:
                 error = await world.workers.prepare(timeout_s)
                 if error:
                     return switchover.PrepareFailed(self.now(), error)
+            case orders.LookOutside():
+                try:
+                    await self._outside().look(value, self.now)
+                except Stopped as error:
+                    return switchover.PrepareFailed(self.now(), str(error))
+            case orders.MoveOutside() | orders.RestoreOutside():
+                return await self._beyond(value, command)
+            case orders.PassGates(step):
+                return await self._gates(value, step)
             case orders.CheckHealth(upstream, until):
                 return await self._check(value, upstream, until)
             case orders.CheckReturn():
@@ -391,6 +429,48 @@ class Carrier:
             case orders.CloseIdle(upstream):
                 await self._drainer.close_idle(self._slot, upstream)
         return None
+
+    def _outside(self) -> Mover:
+        """Raises Stopped when the configuration names none any more."""
+        mover = self._world.outer.of(self.value.service)
+        if mover is None:
+            kind = self.value.outer.kind if self.value.outer is not None else ""
+            raise Stopped(f"the service has no outer layer any more; it was {kind}: put it back")
+        return mover
+
+    async def _beyond(
+        self, value: Switchover, command: orders.MoveOutside | orders.RestoreOutside
+    ) -> switchover.Event | None:
+        """Move the outer system. What it does not do is for a person: the weights stay."""
+        assert value.outer is not None
+        try:
+            mover = self._outside()
+            match command:
+                case orders.MoveOutside(step, second_weight):
+                    await mover.move(value, step, second_weight, self.now)
+                case orders.RestoreOutside(step):
+                    await mover.restore(value, step, self.now)
+        except Stopped as error:
+            reason = f"{value.outcome}; {error}" if value.outcome else str(error)
+            return switchover.GaveUp(self.now(), reason)
+        return None
+
+    async def _gates(self, value: Switchover, step: int) -> switchover.Event | None:
+        if value.forced_by:
+            return None
+        decided = [row.decided_at for row in await self._world.store(Database.steps, value.id)]
+        since = max(decided, default=value.created_at)
+        reason = await self._world.gates.passed(value, step, since, self.now)
+        if not reason:
+            return None
+        if not value.moved:
+            return switchover.TargetNeverHealthy(self.now(), reason)
+        while True:
+            # As for a target that turned unhealthy: back, if the way back is healthy.
+            event = self._event(decider.failed(reason, self.back(), value.on_failure))
+            if event is not None:
+                return event
+            await asyncio.sleep(self._world.tick_s)
 
     async def _check(
         self, value: Switchover, upstream: int, until: float | None

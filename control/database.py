@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from turnout.config.weights import WHOLE, Weights
-from turnout.control.ledger import Ledger
+from turnout.control.outer_ledger import OuterLedger
 from turnout.control.rows import (
     Audit,
     Author,
@@ -28,7 +28,7 @@ from turnout.control.rows import (
 from turnout.control.state import Switchover, from_document, to_document
 
 
-class Database(Ledger):
+class Database(OuterLedger):
     """An open store. Not for two threads at once; two processes are fine."""
 
     __slots__ = ()

@@ -118,6 +118,46 @@ class Recovered(SwitchoverEvent):
     action: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OuterMoving(SwitchoverEvent):
+    """An outer system has taken a change on; it is not in sync yet."""
+
+    NAME = "outer.moving"
+    kind: str
+    weights: Mapping[str, float]
+    change: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OuterInSync(SwitchoverEvent):
+    NAME = "outer.in_sync"
+    kind: str
+    weights: Mapping[str, float]
+    change: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OuterGivenUp(SwitchoverEvent):
+    """A change that failed, was refused, or of which nobody knows; `next` says what to do."""
+
+    NAME = "outer.given_up"
+    kind: str
+    stage: str
+    reason: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateChecked(SwitchoverEvent):
+    """A gate's verdict, when it is another one than before."""
+
+    NAME = "gate.checked"
+    gate: str
+    verdict: str
+    reason: str
+
+
 # ---------------------------------------------------------------- a service
 
 

@@ -8,7 +8,7 @@ nothing; StoreUnusable means that it could not be stored, and so did not happen.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from turnout.config.address import Address
 from turnout.config.model import BY_HAND, Configuration, Service
@@ -16,14 +16,19 @@ from turnout.config.weights import Percentage, Weights
 from turnout.control import decider, events, recovery, switchover, wishes
 from turnout.control.carrier import Ask, Carrier, World
 from turnout.control.clock import Clock
+from turnout.control.gating import GateKeeper
 from turnout.control.holds import Holds
 from turnout.control.journal import Journal
+from turnout.control.outer.layers import OuterLayers
+from turnout.control.outer.mover import preview
+from turnout.control.outer.seams import OuterError
 from turnout.control.ports import Prober, Tables, Workers
 from turnout.control.refusals import (
     BadServers,
     BadWeights,
     IllegalVerb,
     NothingToRollBack,
+    OuterUnusable,
     ServerNeeded,
     SwitchoverUnderWay,
     TableRefused,
@@ -34,7 +39,7 @@ from turnout.control.refusals import (
     UnknownUpstream,
     stale,
 )
-from turnout.control.state import State, Switchover, without_weight
+from turnout.control.state import OuterPart, State, Switchover, without_weight
 from turnout.control.store import (
     Audit,
     Author,
@@ -78,6 +83,7 @@ class Executor:
         journal: Journal,
         configuration: Configuration,
         clock: Clock,
+        outer: OuterLayers | None = None,
         tick_s: float = TICK_S,
     ) -> None:
         """`tick_s` is how often conditions are looked at."""
@@ -86,7 +92,12 @@ class Executor:
         self._tables = tables
         self._carriers: dict[str, Carrier] = {}
         """Service -> its switchover under way, or its last one."""
+        self.outer = outer or OuterLayers(store, journal, journal.problem, clock.wall)
+        """What is beyond the proxy; empty unless the configuration names something."""
+        self.outer.configure(configuration)
         self._world = World(
+            outer=self.outer,
+            gates=GateKeeper(self.outer, store, journal),
             store=store,
             workers=workers,
             prober=prober,
@@ -155,6 +166,7 @@ class Executor:
                 raise SwitchoverUnderWay(name, carrier.value.id)
         self._services = services
         self._configuration = configuration
+        self.outer.configure(configuration)
         self._world.words.rows.clear()  # an upstream may have another name now
 
     async def trim(self) -> None:
@@ -174,6 +186,7 @@ class Executor:
         for carrier in self._carriers.values():
             await carrier.stop()
         await self._world.words.close()
+        await self.outer.close()
 
     # ------------------------------------------------------------ reading
 
@@ -302,12 +315,13 @@ class Executor:
     ) -> Switchover:
         """Judge a new switchover, store it and begin."""
         world = self._world
+        new = await self._with_beyond(service, new)
         still = all(step == row.second_weight for step in new.steps)
-        if still:
+        if still and new.outer is None:
             old = without_weight(row.second_weight)
             if old is None or not self._in_flight(row, old):
                 return replace(new, state=State.COMPLETED)
-        else:
+        if not still:
             health = world.prober.upstream(new.service, new.to_upstream)
             match decider.may_start(health, wait_healthy_s, bool(new.forced_by)):
                 case decider.Refuse(reason):
@@ -319,6 +333,45 @@ class Executor:
             return new
         audit = Audit(author, f"switchover.start {new.strategy}", new.service, wishes.moves(new))
         return await whole(self._begin(new, row.slot, audit, revision))
+
+    async def _with_beyond(self, service: Service, new: Switchover) -> Switchover:
+        """The switchover with what it moves beyond the proxy, and its gates. Raises OuterUnusable
+        when that could not be asked, whatever it would say."""
+        gates = tuple(gate.name for gate in service.gates)
+        if service.outer is None:
+            return replace(new, gates=gates) if gates else new
+        outer, mover = service.outer, self.outer.of(service.name)
+        assert mover is not None, "the configuration in force has one"
+        try:
+            await mover.router()
+        except OuterError as error:
+            raise OuterUnusable(f"{service.name}: {error}") from None
+        part = OuterPart(outer.kind, outer.order, tail=outer.tail is not None)
+        return replace(new, gates=gates, outer=part)
+
+    async def beyond(self, value: Switchover) -> dict[str, Any] | None:
+        """How far a switchover under way is beyond the proxy; None: nothing is moved there, or it
+        has ended, and its receipt says it."""
+        carrier = self._carriers.get(value.service)
+        mover = self.outer.of(value.service)
+        if value.outer is None or value.final or carrier is None or carrier.value.id != value.id:
+            return None
+        found = await carrier.beyond() or {}
+        return {**found, "doing": mover.doing if mover is not None else ""}
+
+    async def preview(self, new: Switchover) -> dict[str, Any] | None:
+        """What a switchover that was not begun (`dry_run`) would do beyond the proxy.
+
+        Reads the outer system, and changes nothing; None: the service has none. Raises
+        OuterUnusable.
+        """
+        mover = self.outer.of(new.service)
+        if new.outer is None or mover is None:
+            return None
+        try:
+            return await preview(mover, new.steps)
+        except OuterError as error:
+            raise OuterUnusable(f"{new.service}: {mover.outer.kind}: {error}") from None
 
     async def _begin(
         self, new: Switchover, slot: int, audit: Audit, revision: int | None

@@ -23,4 +23,15 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         " WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)"
         " BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END",
     ),
+    # 2: what a switchover moves beyond the proxy, and its gates.
+    (
+        "CREATE TABLE outer_firsts (switchover TEXT PRIMARY KEY REFERENCES switchovers (id)"
+        " ON DELETE CASCADE, document TEXT NOT NULL) STRICT",
+        "CREATE TABLE outer_moves (switchover TEXT NOT NULL REFERENCES switchovers (id)"
+        " ON DELETE CASCADE, step INTEGER NOT NULL, document TEXT NOT NULL,"
+        " PRIMARY KEY (switchover, step)) STRICT",
+        "CREATE TABLE gate_results (switchover TEXT NOT NULL REFERENCES switchovers (id)"
+        " ON DELETE CASCADE, step INTEGER NOT NULL, name TEXT NOT NULL, document TEXT NOT NULL,"
+        " PRIMARY KEY (switchover, step, name)) STRICT",
+    ),
 )

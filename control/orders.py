@@ -8,6 +8,7 @@ at once, a pause ends at a point in time and not after a time.
 
 from dataclasses import dataclass
 
+from turnout.config.model import OuterOrder
 from turnout.control.state import FINAL, State, Switchover, without_weight
 
 
@@ -19,6 +20,41 @@ class Command:
 @dataclass(frozen=True, slots=True)
 class PrepareTables(Command):
     """Bring every worker to the table in force. Ends in Prepared or PrepareFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookOutside(Command):
+    """Read the outer system: what is not as configured is refused before anything has moved, and
+    what is there now is kept for the way back."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassGates(Command):
+    """Wait until every gate lets the step take weight to its target."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOutside(Command):
+    """Bring the outer system to a step's weight, and wait until it is in sync."""
+
+    step: int
+    second_weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOutside(Command):
+    """Bring the outer system back to exactly what was there at first."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitTail(Command):
+    """Wait until so few come to the old upstream's (0, 1) address that it may go."""
+
+    upstream: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +127,25 @@ def commands(switchover: Switchover) -> tuple[Command, ...]:
     Also what recovery starts from: the same value gives the same commands, however often.
     """
     match switchover.state:
+        case State.PREPARING if switchover.outer is not None:
+            return (PrepareTables(), LookOutside())
         case State.PREPARING:
             return (PrepareTables(),)
         case State.CHECKING if switchover.step_rises:
-            return (CheckHealth(switchover.target, switchover.check_until),)
+            check = CheckHealth(switchover.target, switchover.check_until)
+            return (check, *_gates(switchover))
         case State.SHIFTING:
             return _shifting(switchover)
         case State.DRAINING:
-            return _drain(switchover)
+            return (*_drain(switchover), *_tail(switchover))
         case State.ROLLING_BACK if switchover.moved:
             step = len(switchover.steps)
+            # The proxy first, whatever the order was: it needs an instant, and serves both ways.
             return (
                 CheckReturn(),
                 SetWeight(step, switchover.weights_before),
                 AwaitAcknowledgement(step),
+                *(() if switchover.outer is None else (RestoreOutside(step),)),
                 *_drain(switchover),
             )
         case state if state in FINAL:
@@ -117,8 +158,30 @@ def _shifting(switchover: Switchover) -> tuple[Command, ...]:
     if switchover.next_step_at is not None:
         return (HoldStep(switchover.next_step_at),)
     step = switchover.step_index
-    check = (CheckHealth(switchover.target, None),) if switchover.step_rises else ()
-    return (*check, SetWeight(step, switchover.steps[step]), AwaitAcknowledgement(step))
+    weight = switchover.steps[step]
+    check: tuple[Command, ...] = ()
+    if switchover.step_rises:
+        # The first step's gates were passed in `checking`, where failing touches nothing.
+        gates = _gates(switchover) if step else ()
+        check = (CheckHealth(switchover.target, None), *gates)
+    inner = (SetWeight(step, weight), AwaitAcknowledgement(step))
+    if switchover.outer is None:
+        return (*check, *inner)
+    outside = MoveOutside(step, weight)
+    if switchover.outer.order is OuterOrder.OUTER_FIRST:
+        return (*check, outside, *inner)
+    return (*check, *inner, outside)
+
+
+def _gates(switchover: Switchover) -> tuple[Command, ...]:
+    return (PassGates(switchover.step_index),) if switchover.gates else ()
+
+
+def _tail(switchover: Switchover) -> tuple[Command, ...]:
+    old = without_weight(switchover.steps[-1])
+    if switchover.outer is None or not switchover.outer.tail or old is None:
+        return ()
+    return (AwaitTail(old),)
 
 
 def _drain(switchover: Switchover) -> tuple[Command, ...]:

@@ -42,6 +42,7 @@ KNOWN: Final[Mapping[str, tuple[int, str]]] = {
     "upstream-unhealthy": (422, "The upstream is not healthy"),
     "server-needed": (422, "The upstream has traffic and needs a server"),
     "table-refused": (422, "The workers could not take the change"),
+    "outer-unusable": (422, "What is beyond the proxy cannot be moved"),
     "configuration-refused": (422, "The configuration was refused, and nothing has changed"),
     "weights-not-reached": (422, "The weights were not reached"),
     "key-used-otherwise": (422, "The Idempotency-Key came with another call before"),

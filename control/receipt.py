@@ -28,11 +28,15 @@ def build(
     after: Snapshot,
     in_flight_at_flip: Mapping[str, int],
     cut: Sequence[Mapping[str, Any]],
+    *,
+    outer: Mapping[str, Any] | None = None,
+    gates: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The receipt as it is stored and shown.
 
     `before` is None when no weight was ever set; `in_flight_at_flip` by class, of the upstream
-    that the last weight was taken from; `cut` the named exchanges of the window.
+    that the last weight was taken from; `cut` the named exchanges of the window; `outer` what was
+    moved beyond the proxy, and `gates` what was asked before.
     """
     restarted = before is not None and before.identity != after.identity
     if before is None:
@@ -78,6 +82,8 @@ def build(
         "upstreams": {
             name: _upstream(evidence(counted, index, seconds)) for index, name in enumerate(names)
         },
+        "outer": None if outer is None else dict(outer),
+        "gates": [dict(result) for result in gates],
     }
 
 

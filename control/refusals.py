@@ -130,3 +130,10 @@ class TableRefused(Refusal):
 
     type = "table-refused"
     status = 422
+
+
+class OuterUnusable(Refusal):
+    """What is beyond the proxy cannot be moved, so nothing is."""
+
+    type = "outer-unusable"
+    status = 422

@@ -74,6 +74,29 @@ CREATE TABLE baselines (
     document         TEXT    NOT NULL
 ) STRICT;
 
+-- What an outer system (DNS, a load balancer) had when a switchover first looked: what going back
+-- restores; and how far each step's move of it is, written before its call and after it.
+CREATE TABLE outer_firsts (
+    switchover       TEXT    PRIMARY KEY REFERENCES switchovers (id) ON DELETE CASCADE,
+    document         TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE outer_moves (
+    switchover       TEXT    NOT NULL REFERENCES switchovers (id) ON DELETE CASCADE,
+    step             INTEGER NOT NULL,
+    document         TEXT    NOT NULL,
+    PRIMARY KEY (switchover, step)
+) STRICT;
+
+-- The last answer of each gate at each step.
+CREATE TABLE gate_results (
+    switchover       TEXT    NOT NULL REFERENCES switchovers (id) ON DELETE CASCADE,
+    step             INTEGER NOT NULL,
+    name             TEXT    NOT NULL,
+    document         TEXT    NOT NULL,
+    PRIMARY KEY (switchover, step, name)
+) STRICT;
+
 -- Exchanges that were cut, by name.
 CREATE TABLE casualties (
     seq              INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -7,11 +7,11 @@ Times (`at`, `…_at`, `…_until`) are seconds since 1970.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Final
 
-from turnout.config.model import WHOLE, OnFailure
+from turnout.config.model import WHOLE, OnFailure, OuterOrder
 
 
 class State(StrEnum):
@@ -51,6 +51,16 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class OuterPart:
+    """What of a switchover is beyond the proxy."""
+
+    kind: str
+    order: OuterOrder
+    tail: bool
+    """Who still comes by the old way is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Switchover:
     """One durable, named move of weights, with a beginning, an end and a receipt."""
 
@@ -77,6 +87,9 @@ class Switchover:
     forced_by: str = ""
     """Who said that health does not matter, here or at its rollback; empty: nobody."""
     force_reason: str = ""
+    outer: OuterPart | None = None
+    gates: tuple[str, ...] = ()
+    """Names of the conditions that must hold before weight goes to the target."""
     state: State = State.PENDING
     phases: tuple[tuple[State, float], ...] = ()
     """(state, when it was entered), in order."""
@@ -162,7 +175,12 @@ def to_document(switchover: Switchover) -> dict[str, Any]:
     # Not asdict: its values are flat but one, and a copy of each took a third of a save.
     document = {field.name: getattr(switchover, field.name) for field in fields(Switchover)}
     scale = switchover.clock
-    return {**document, "clock": None if scale is None else (scale.boot, scale.ahead_s)}
+    outer = switchover.outer
+    return {
+        **document,
+        "clock": None if scale is None else (scale.boot, scale.ahead_s),
+        "outer": None if outer is None else asdict(outer),
+    }
 
 
 def from_document(document: Mapping[str, Any]) -> Switchover:
@@ -174,6 +192,10 @@ def from_document(document: Mapping[str, Any]) -> Switchover:
     values["on_failure"] = OnFailure(values["on_failure"])
     clock = values.get("clock")
     values["clock"] = None if clock is None else Scale(str(clock[0]), float(clock[1]))
+    values["gates"] = tuple(values.get("gates", ()))
+    outer = values.get("outer")
+    if outer is not None:
+        values["outer"] = OuterPart(**{**outer, "order": OuterOrder(outer["order"])})
     for name in ("state", "paused_from", "ends_as"):
         values[name] = None if values[name] is None else State(values[name])
     return Switchover(**values)

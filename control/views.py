@@ -136,6 +136,7 @@ def switchover(
         "started_at": utc(value.created_at),
         "finished_at": _at(value.finished_at),
         "phases": phases(value),
+        "outer": None,
         "revision": value.revision,
     }
 

@@ -20,6 +20,7 @@ from turnout.control.compiler import service_names
 from turnout.control.events import Event
 from turnout.control.executor import Executor
 from turnout.control.journal import Journal
+from turnout.control.outer.layers import OuterLayers
 from turnout.control.refusals import (
     BadServers,
     BadWeights,
@@ -113,6 +114,7 @@ async def opened(
     workers: MemoryWorkers | None = None,
     prober: MemoryProber | None = None,
     configuration: Configuration | None = None,
+    layers: Callable[[Store, Journal], OuterLayers] | None = None,
 ) -> AsyncIterator[Bench]:
     configuration = configuration or configured()
     store = Store.open(path / "turnout.db")
@@ -125,12 +127,14 @@ async def opened(
     )
     for row in rows:
         workers.words.setdefault(row.slot, RoutingWord(row.held, row.second_weight, row.epoch))
+    journal = Journal(store, told.append, time.time)
     executor = Executor(
         store=store,
         workers=workers,
         prober=prober,
         tables=tables,
-        journal=Journal(store, told.append, time.time),
+        journal=journal,
+        outer=layers(store, journal) if layers is not None else None,
         configuration=configuration,
         clock=Clock(time.time),
         tick_s=0.005,

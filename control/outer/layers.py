@@ -1,0 +1,115 @@
+"""All outer systems that the configuration in force names, by service; and the gates.
+
+Routers and gates are made when they are first needed, and made anew when their settings change.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+from turnout.config.model import Configuration, Gate, Service
+from turnout.control import loops
+from turnout.control.journal import Journal
+from turnout.control.outer import loading
+from turnout.control.outer.loading import KindSettings, Pace
+from turnout.control.outer.mover import Mover
+from turnout.control.outer.seams import Context, OuterError
+from turnout.control.outer.seams import Gate as GateSeam
+from turnout.control.store import Store
+
+
+class OuterLayers:
+    """What steers traffic beyond the proxy, for all services."""
+
+    def __init__(
+        self, store: Store, journal: Journal, tell: loops.Tell, wall: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._tell = tell
+        self._wall = wall
+        self._services: dict[str, Service] = {}
+        self._movers: dict[str, Mover] = {}
+        self._gates: dict[tuple[str, str], tuple[Gate, GateSeam]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._paces: dict[str, Pace] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def configure(self, configuration: Configuration) -> None:
+        """Use what this configuration names; what is under way goes on with it."""
+        self._services = {service.name: service for service in configuration.services}
+        for name, mover in list(self._movers.items()):
+            service = self._services.get(name)
+            if service is None or service.outer != mover.outer or service.names != mover.names:
+                self._close_later(self._movers.pop(name).close())
+        for (name, gate_name), (gate, made) in list(self._gates.items()):
+            service = self._services.get(name)
+            if service is None or gate not in service.gates:
+                del self._gates[name, gate_name]
+                self._close_later(made.close())
+
+    def of(self, service: str) -> Mover | None:
+        """The service's outer system; None: the configuration names none."""
+        found = self._services.get(service)
+        if found is None or found.outer is None:
+            return None
+        if service not in self._movers:
+            outer = found.outer
+            settings = outer.settings
+            context = self._context(found, settings, outer.call_timeout_s)
+            self._movers[service] = Mover(
+                service,
+                found.names,
+                outer,
+                lambda: loading.make_router(settings, context),  # type: ignore[arg-type]
+                self._store,
+                self._journal,
+                self._wall,
+                self._locks.setdefault(service, asyncio.Lock()),
+            )
+        return self._movers[service]
+
+    def gates(self, service: str) -> Sequence[Gate]:
+        """The service's gates, as configured."""
+        found = self._services.get(service)
+        return () if found is None else found.gates
+
+    async def gate(self, service: str, gate: Gate) -> GateSeam:
+        """What can be asked for it. Raises OuterError when it cannot be made."""
+        known = self._gates.get((service, gate.name))
+        if known is not None and known[0] == gate:
+            return known[1]
+        context = self._context(self._services[service], gate.settings, gate.call_timeout_s)
+        made = await asyncio.to_thread(loading.make_gate, gate.settings, context)  # type: ignore[arg-type]
+        self._gates[service, gate.name] = (gate, made)
+        return made
+
+    async def close(self) -> None:
+        for mover in self._movers.values():
+            self._close_later(mover.close())
+        for _, made in self._gates.values():
+            self._close_later(made.close())
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _context(self, service: Service, settings: object, timeout_s: float) -> Context:
+        return Context(service.names, timeout_s, self._pace(settings).turn, self._tell)
+
+    def _pace(self, settings: object) -> Pace:
+        """One for each kind's calls, over all services; an account's limits are shared by them."""
+        return self._paces.setdefault(*_pace(settings))
+
+    def _close_later(self, closing: Awaitable[None]) -> None:
+        async def close() -> None:
+            with contextlib.suppress(OuterError):
+                await closing
+
+        task = asyncio.get_running_loop().create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _pace(settings: object) -> tuple[str, Pace]:
+    kind: KindSettings = settings  # type: ignore[assignment]
+    per_s, burst = getattr(type(settings), "paced", (5.0, 10))
+    name = str(getattr(type(settings), "module", kind.kind))
+    return name, Pace(per_s, burst)

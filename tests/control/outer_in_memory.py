@@ -1,0 +1,141 @@
+"""A router in memory that a test turns by hand: a system that holds two weights and a note.
+
+Not a fake of a real system (those are in `tests/fakes`, over HTTP): for the switchover's own
+decisions, where every moment counts.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from turnout.config.model import Configuration, Outer, OuterOrder
+from turnout.control.outer.layers import OuterLayers
+from turnout.control.outer.mover import Mover
+from turnout.control.outer.seams import (
+    Capabilities,
+    Change,
+    Conflict,
+    NotExpressible,
+    Progress,
+    Reading,
+    Tail,
+    Verdict,
+    Wanted,
+)
+
+
+@dataclass
+class MemoryRouter:
+    """Blue has all, until somebody says otherwise."""
+
+    weight: int = 0
+    note: str = "ours"
+    weighted: bool = True
+    exchange: bool = False
+    problems: list[str] = field(default_factory=list)
+    verdict: Verdict = Verdict.IN_SYNC
+    detail: str = ""
+    errors: list[Exception] = field(default_factory=list)
+    """Raised by the next writing calls, instead of carrying them out."""
+    lost: list[Exception] = field(default_factory=list)
+    """Raised by the next writing calls, after they were carried out."""
+    gate: asyncio.Event | None = None
+    """What a writing call waits for before it is carried out."""
+    journal: list[str] = field(default_factory=list)
+    changes: int = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            atomic=True, weighted=self.weighted, exchange=self.exchange, conditional=False
+        )
+
+    def expressible(self, second_weight: int) -> int | None:
+        if not self.weighted and second_weight not in (0, 10_000):
+            return None
+        return second_weight
+
+    async def read(self) -> Reading:
+        self.journal.append("read")
+        exact = {"weight": self.weight, "note": self.note}
+        weight = None if self.problems else self.weight
+        return Reading(
+            weight, f"{self.weight}-{self.note}", exact, {"note": self.note}, self.problems
+        )
+
+    def preview(self, wanted: Wanted, reading: Reading) -> Mapping[str, Any]:
+        return {"set": wanted.second_weight}
+
+    async def set_weights(self, wanted: Wanted, if_read: Reading) -> Change:
+        self.journal.append(f"set {wanted.second_weight}")
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        if if_read.version != f"{self.weight}-{self.note}":
+            raise Conflict("it has changed since it was read")
+        if self.expressible(wanted.second_weight) is None:
+            raise NotExpressible("only all or nothing")
+        if wanted.exact is not None:
+            self.note = wanted.exact["note"]
+        self.weight = wanted.second_weight
+        self.changes += 1
+        if self.lost:
+            raise self.lost.pop(0)
+        return Change(f"C{self.changes}")
+
+    async def confirm(self, wanted: Wanted, reading: Reading) -> Change:
+        self.journal.append("confirm")
+        return Change("")
+
+    async def poll(self, change: Change) -> Progress:
+        self.journal.append("poll")
+        return Progress(self.verdict, self.detail)
+
+    async def tail(self, old_upstream: int) -> Tail:
+        return Tail(0.0)
+
+    async def close(self) -> None:
+        self.journal.append("close")
+
+
+class MemoryLayers(OuterLayers):
+    """One service, `shop`, with this router."""
+
+    def use(
+        self,
+        router: MemoryRouter,
+        order: OuterOrder = OuterOrder.OUTER_FIRST,
+        *,
+        in_sync_timeout_s: float = 5.0,
+        retry_s: float = 5.0,
+    ) -> Outer:
+        self.outer = Outer(
+            kind="memory",
+            order=order,
+            in_sync_timeout_s=in_sync_timeout_s,
+            retry_s=retry_s,
+            call_timeout_s=0.05,
+            tail=None,
+            settings=router,
+        )
+        self._router = router
+        return self.outer
+
+    def configure(self, configuration: Configuration) -> None:
+        """It is what `use` says."""
+
+    def of(self, service: str) -> Mover | None:
+        if service not in self._movers:
+            self._movers[service] = Mover(
+                service,
+                ("blue", "green"),
+                self.outer,
+                lambda: self._router,
+                self._store,
+                self._journal,
+                self._wall,
+                self._locks.setdefault(service, asyncio.Lock()),
+            )
+        return self._movers[service]

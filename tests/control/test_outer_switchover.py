@@ -1,0 +1,375 @@
+"""A switchover that moves an outer system too: order, durability, the way back.
+
+On the real store, with workers, health and the outer system in memory: what each real system
+does with it is held in `tests/outer`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.control.in_memory import MemoryWorkers
+from tests.control.outer_in_memory import MemoryLayers, MemoryRouter
+from tests.control.test_executor import CI, Bench, configured, opened
+from turnout.config.model import OuterOrder
+from turnout.control.outer import mover as mover_module
+from turnout.control.outer.seams import NotDone, OuterError, Refused, ReplyLost, Verdict
+from turnout.control.refusals import OuterUnusable
+from turnout.control.state import State
+from turnout.proxy.scoreboard import HealthWord
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between tries, and between looks, as short as the memory's answers."""
+    for name in ("RETRY_FIRST_S", "RETRY_MAX_S", "POLL_FIRST_S", "POLL_MAX_S"):
+        monkeypatch.setattr(mover_module, name, 0.01)
+
+
+@dataclass
+class Beyond:
+    bench: Bench
+    router: MemoryRouter
+
+    async def receipt(self, id: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self.bench.receipt(id)
+        outer: dict[str, Any] = found["outer"]
+        return outer
+
+    @property
+    def writes(self) -> list[str]:
+        return [call for call in self.router.journal if call.startswith("set")]
+
+
+@asynccontextmanager
+async def beyond(
+    path: Path,
+    router: MemoryRouter | None = None,
+    order: OuterOrder = OuterOrder.OUTER_FIRST,
+    workers: MemoryWorkers | None = None,
+    **limits: Any,
+) -> AsyncIterator[Beyond]:
+    router = router or MemoryRouter()
+    configuration = configured()
+
+    def layers(store: Any, journal: Any) -> MemoryLayers:
+        made = MemoryLayers(
+            store, journal, lambda what, remedy: None, asyncio.get_event_loop().time
+        )
+        made.use(router, order, **limits)
+        return made
+
+    outer = MemoryLayers(None, None, lambda what, remedy: None, lambda: 0.0)  # type: ignore[arg-type]
+    service = replace(configuration.services[0], outer=outer.use(router, order, **limits))
+    configuration = replace(configuration, services=(service,))
+    async with opened(path, workers, None, configuration, layers) as made:
+        yield Beyond(made, router)
+
+
+# ---------------------------------------------------------------- the way it should go
+
+
+@pytest.mark.parametrize("order", list(OuterOrder))
+async def test_both_move_and_the_receipt_says_when(tmp_path: Path, order: OuterOrder) -> None:
+    async with beyond(tmp_path, order=order) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert (ended.state, made.bench.weights) == (State.COMPLETED, [10_000])
+        assert (made.router.weight, made.writes) == (10_000, ["set 10000"])
+        found = await made.receipt(ended.id)
+        assert found["kind"] == "memory"
+        assert found["order"] == order.value
+        assert found["weights_before"] == {"blue": 100.0, "green": 0.0}
+        (move,) = found["moves"]
+        assert (move["stage"], move["change"], move["calls"]) == ("in_sync", "C1", 1)
+        assert move["asked_at"] <= move["taken_on_at"] <= move["in_sync_at"]
+
+
+@pytest.mark.parametrize("order", list(OuterOrder))
+async def test_the_order_is_as_configured(tmp_path: Path, order: OuterOrder) -> None:
+    router = MemoryRouter(gate=asyncio.Event())
+    async with beyond(tmp_path, router, order) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: bool(made.writes))
+        inner_moved = bool(made.bench.weights)
+        assert inner_moved == (order is OuterOrder.INNER_FIRST)
+        assert made.router.gate is not None
+        made.router.gate.set()
+        assert (await made.bench.ended(started)).state is State.COMPLETED
+
+
+async def test_it_is_not_done_before_it_is_in_sync(tmp_path: Path) -> None:
+    router = MemoryRouter(verdict=Verdict.PENDING)
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: router.journal.count("poll") > 3)
+        assert (await made.bench.executor.get(started.id)).state is State.SHIFTING
+        assert made.bench.weights == []
+        now = await made.bench.executor.beyond(await made.bench.executor.get(started.id))
+        assert now is not None
+        assert "C1 is pending" in now["doing"]
+        router.verdict = Verdict.IN_SYNC
+        assert (await made.bench.ended(started)).state is State.COMPLETED
+
+
+async def test_every_step_moves_it(tmp_path: Path) -> None:
+    async with beyond(tmp_path) as made:
+        started = await made.bench.executor.start("shop", "green", CI, strategy="quick")
+        ended = await made.bench.ended(started)
+        assert ended.state is State.COMPLETED
+        assert made.writes == ["set 1000", "set 5000", "set 10000"]
+
+
+async def test_what_switches_whole_waits_for_the_step_that_it_can_follow(tmp_path: Path) -> None:
+    async with beyond(tmp_path, MemoryRouter(weighted=False)) as made:
+        started = await made.bench.executor.start("shop", "green", CI, strategy="quick")
+        ended = await made.bench.ended(started)
+        assert ended.state is State.COMPLETED
+        assert made.writes == ["set 10000"]
+        moves = (await made.receipt(ended.id))["moves"]
+        assert [move["stage"] for move in moves] == ["left", "left", "in_sync"]
+
+
+async def test_a_second_switch_to_where_it_is_changes_nothing(tmp_path: Path) -> None:
+    async with beyond(tmp_path) as made:
+        await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        again = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert again.state is State.COMPLETED
+        assert made.writes == ["set 10000"]
+        assert [move["stage"] for move in (await made.receipt(again.id))["moves"]] == ["nothing"]
+
+
+async def test_a_dry_run_says_what_would_be_called_and_calls_nothing(tmp_path: Path) -> None:
+    async with beyond(tmp_path) as made:
+        plan = await made.bench.executor.start("shop", "green", CI, strategy="quick", dry_run=True)
+        found = await made.bench.executor.preview(plan)
+        assert found is not None
+        assert [call["call"] for call in found["calls"]] == [
+            {"set": 1000}, {"set": 5000}, {"set": 10000},
+        ]  # fmt: skip
+        assert made.writes == []
+
+
+# ---------------------------------------------------------------- what is not as it should be
+
+
+async def test_what_is_not_as_configured_is_refused_before_anything_moves(tmp_path: Path) -> None:
+    router = MemoryRouter(problems=["a third record, shop-red, has weight 5"])
+    async with beyond(tmp_path, router) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is State.FAILED
+        assert "a third record, shop-red, has weight 5" in ended.outcome
+        assert (made.bench.weights, made.writes) == ([], [])
+
+
+async def test_what_cannot_even_be_made_refuses_the_call(tmp_path: Path) -> None:
+    async with beyond(tmp_path) as made:
+        mover = made.bench.executor.outer.of("shop")
+        assert mover is not None
+
+        def make() -> MemoryRouter:
+            raise OuterError("boto3 is not installed: pip install 'turnout[aws]'")
+
+        mover._make = make
+        with pytest.raises(OuterUnusable, match=r"turnout\[aws\]"):
+            await made.bench.executor.start("shop", "green", CI)
+
+
+async def test_a_change_from_outside_between_steps_stops_it_with_the_difference(
+    tmp_path: Path,
+) -> None:
+    async with beyond(tmp_path) as made:
+        started = await made.bench.executor.start("shop", "green", CI, strategy="careful")
+        await made.bench.until_held(started.id)
+        made.router.note = "theirs"
+        await made.bench.executor.abort(started.id, CI)
+        ended = await made.bench.ended(started)
+        assert ended.state is State.FAILED
+        assert "note: ours, now theirs" in ended.outcome
+        assert (made.router.weight, made.bench.weights[-1]) == (1000, 0)
+
+
+async def test_weights_that_somebody_else_moved_are_not_moved_over(tmp_path: Path) -> None:
+    router = MemoryRouter()
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI, strategy="careful")
+        await made.bench.until_held(started.id)
+        router.weight = 7000
+        await made.bench.executor.abort(started.id, CI)
+        ended = await made.bench.ended(started)
+        assert ended.state is State.FAILED
+        assert (
+            "expected blue=100 green=0 or blue=90 green=10, found blue=30 green=70" in ended.outcome
+        )
+        assert made.writes == ["set 1000"]
+
+
+async def test_stuck_is_unknown_reported_and_not_taken_back(tmp_path: Path) -> None:
+    router = MemoryRouter(verdict=Verdict.PENDING, detail="PENDING")
+    async with beyond(tmp_path, router, in_sync_timeout_s=0.1) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is State.FAILED
+        assert "unknown" in ended.outcome
+        assert (router.weight, made.writes) == (10_000, ["set 10000"])
+        assert made.bench.weights == []
+        assert "outer.given_up" in made.bench.names
+        # The next one follows what was left, and does not ask for it again.
+        router.verdict = Verdict.IN_SYNC
+        again = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert again.state is State.COMPLETED
+        assert made.writes == ["set 10000"]
+        assert "confirm" in router.journal
+
+
+async def test_a_change_that_fails_leaves_everything_where_it_is(tmp_path: Path) -> None:
+    router = MemoryRouter(verdict=Verdict.FAILED, detail="quota")
+    async with beyond(tmp_path, router) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert (ended.state, made.bench.weights) == (State.FAILED, [])
+        assert "change C1 failed: quota" in ended.outcome
+
+
+async def test_what_was_refused_is_not_asked_again(tmp_path: Path) -> None:
+    router = MemoryRouter(errors=[Refused("no such record")])
+    async with beyond(tmp_path, router) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is State.FAILED
+        assert "no such record" in ended.outcome
+        assert made.writes == ["set 10000"]
+
+
+async def test_what_was_throttled_is_asked_again(tmp_path: Path) -> None:
+    router = MemoryRouter(errors=[NotDone("slow down"), NotDone("slow down")])
+    async with beyond(tmp_path, router) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is State.COMPLETED
+        assert router.changes == 1
+        assert [move["calls"] for move in (await made.receipt(ended.id))["moves"]] == [3]
+
+
+async def test_it_gives_up_in_bounded_time(tmp_path: Path) -> None:
+    router = MemoryRouter(errors=[NotDone("slow down")] * 10_000)
+    async with beyond(tmp_path, router, retry_s=0.2) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is State.FAILED
+        assert "slow down" in ended.outcome
+        assert (router.weight, made.bench.weights) == (0, [])
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+@pytest.mark.parametrize("carried_out", [False, True])
+async def test_a_lost_reply_is_read_back_and_nothing_is_done_twice(
+    tmp_path: Path, carried_out: bool, exchange: bool
+) -> None:
+    router = MemoryRouter(exchange=exchange, weighted=not exchange)
+    (router.lost if carried_out else router.errors).append(ReplyLost("no answer"))
+    async with beyond(tmp_path, router) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert (ended.state, router.weight, router.changes) == (State.COMPLETED, 10_000, 1)
+        assert ("confirm" in router.journal) == carried_out
+        calls = [call for call in router.journal if call != "poll"]
+        assert all(call == "read" for call in calls[calls.index("set 10000") + 1 :][:1])
+
+
+# ---------------------------------------------------------------- the way back
+
+
+async def test_an_abort_restores_exactly_what_was_read(tmp_path: Path) -> None:
+    router = MemoryRouter(weight=1234)
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI, strategy="careful")
+        await made.bench.until_held(started.id)
+        await made.bench.executor.abort(started.id, CI)
+        ended = await made.bench.ended(started)
+        assert (ended.state, router.weight) == (State.ABORTED, 1234)
+        moves = (await made.receipt(ended.id))["moves"]
+        assert [(move["restores"], move["stage"]) for move in moves] == [
+            (False, "in_sync"), (True, "in_sync"),
+        ]  # fmt: skip
+
+
+async def test_an_unhealthy_target_takes_both_back_the_proxy_first(tmp_path: Path) -> None:
+    router = MemoryRouter()
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI, strategy="careful")
+        await made.bench.until_held(started.id)
+        router.gate = asyncio.Event()
+        made.bench.prober.set("green", HealthWord.UNHEALTHY)
+        await made.bench.until(lambda: made.writes == ["set 1000", "set 0"])
+        assert made.bench.weights == [1000, 0]
+        router.gate.set()
+        assert (await made.bench.ended(started)).state is State.ROLLED_BACK
+        assert router.weight == 0
+
+
+async def test_the_way_back_waits_for_the_call_that_is_under_way(tmp_path: Path) -> None:
+    router = MemoryRouter(gate=asyncio.Event())
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: made.writes == ["set 10000"])
+        await made.bench.executor.abort(started.id, CI)
+        await made.bench.until(lambda: made.bench.weights == [0])
+        assert router.gate is not None
+        router.gate.set()
+        ended = await made.bench.ended(started)
+        assert (ended.state, router.weight) == (State.ABORTED, 0)
+        assert made.writes == ["set 10000", "set 0"]
+
+
+async def test_a_way_back_that_cannot_be_gone_is_for_a_person(tmp_path: Path) -> None:
+    router = MemoryRouter()
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI, strategy="careful")
+        await made.bench.until_held(started.id)
+        router.errors = [Refused("the zone is locked")]
+        await made.bench.executor.abort(started.id, CI)
+        ended = await made.bench.ended(started)
+        assert ended.state is State.FAILED
+        assert "the zone is locked" in ended.outcome
+        # The proxy's own weights are back: whichever way clients come, they reach blue.
+        assert made.bench.weights[-1] == 0
+
+
+# ---------------------------------------------------------------- a crash at any call
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "pending"])
+@pytest.mark.parametrize("order", list(OuterOrder))
+async def test_a_crash_around_the_call_resumes_without_a_second_change(
+    tmp_path: Path, order: OuterOrder, moment: str
+) -> None:
+    """The control process dies; all that is left are the store, the words and the system."""
+    router = MemoryRouter()
+    if moment == "pending":
+        router.verdict = Verdict.PENDING
+    else:
+        router.gate = asyncio.Event()
+    async with beyond(tmp_path, router, order) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: bool(made.writes))
+        workers = made.bench.workers
+        if moment == "pending":
+            await made.bench.until(lambda: "poll" in router.journal)
+        if moment == "after":  # carried out, and nobody is there to hear of it
+            router.weight, router.changes = 10_000, 1
+        mover = made.bench.executor.outer.of("shop")
+        assert mover is not None
+        await kill(made.bench)
+    router.gate, router.verdict = None, Verdict.IN_SYNC
+    async with beyond(tmp_path, router, order, workers) as made:
+        ended = await asyncio.wait_for(made.bench.executor.wait(started.id), 5)
+        assert ended.state is State.COMPLETED
+        assert (router.weight, router.changes) == (10_000, 1)
+
+
+async def kill(bench: Bench) -> None:
+    """End every task where it stands, also what is shielded: as `kill -9` does."""
+    me = asyncio.current_task()
+    others = [task for task in asyncio.all_tasks() if task is not me]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
