@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from turnout.config.model import Configuration
 from turnout.control.client import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -161,10 +162,28 @@ def run(
 
 
 @app.command(rich_help_panel="Run")
-def check(config: Config = None, as_json: AsJson = False) -> None:
+def check(
+    outer: Annotated[
+        bool,
+        typer.Option(
+            "--outer",
+            help="Ask what is beyond the proxy too, and say what a switch would change there.",
+        ),
+    ] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
     """Validate the configuration: exit 0, or 2 with file, line, key and what was expected.
 
-    Example: turnout check -c turnout.yaml
+    With --outer each system that the configuration names (DNS, a load balancer, gates, sources of
+    servers) is read, and nothing is changed: exit 1 when one cannot be asked or is not as
+    configured.
+
+    Examples:
+
+      turnout check -c turnout.yaml
+
+      turnout check --outer
     """
     from turnout.config.origin import find_file
     from turnout.control import file_warnings
@@ -176,13 +195,32 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
     read = read_configuration(file)
     names = [service.name for service in read.services]
     warnings = list(file_warnings.warnings(read.control, time.time()))
+    beyond = _ask_beyond(read) if outer else None
     if as_json:
-        print_json({"file": str(file), "valid": True, "services": names, "warnings": warnings})
+        document = {"file": str(file), "valid": True, "services": names, "warnings": warnings}
+        print_json(document if beyond is None else {**document, "outer": beyond})
     else:
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         listeners = ", ".join(str(listener.bind) for listener in read.listeners)
         out.print(f"{file} is valid: {len(names)} service(s) ({', '.join(names)}) on {listeners}.")
+        if beyond is not None:
+            from turnout.control.outer_output import check_view
+
+            out.print(check_view(beyond) if beyond else "There is nothing beyond the proxy.")
+    if beyond is not None:
+        from turnout.control.outer.checking import is_well
+
+        if not is_well(beyond):
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _ask_beyond(configuration: Configuration) -> list[dict[str, Any]]:
+    import asyncio
+
+    from turnout.control.outer.checking import check as check_outer
+
+    return asyncio.run(check_outer(configuration))
 
 
 @app.command(rich_help_panel="Run")
@@ -370,6 +408,11 @@ def _show_plan(answer: dict[str, Any], as_json: bool) -> None:
     for number, step in enumerate(answer.get("steps") or (), start=1):
         shares = ", ".join(f"{name} {percent(float(weight))}" for name, weight in step.items())
         out.print(f"  step {number}: {shares}")
+    if answer.get("outer"):
+        from turnout.control.outer_output import plan_lines
+
+        for line in plan_lines(answer["outer"]):
+            out.print(line)
 
 
 def _nothing_to_do(answer: dict[str, Any], as_json: bool, text: str) -> None:

@@ -183,7 +183,9 @@ def switchover_line(now: Json, service: Json) -> str:
         f"{name}={upstream['in_flight']}" for name, upstream in service["upstreams"].items()
     )
     waiting = f' waiting_for={now["waiting_for"]} next="{_awaited(now)}"' if _awaited(now) else ""
-    return f"{now['id']} {now['state']}{waiting}  weights {weights}  in flight {in_flight}"
+    beyond = now.get("outer") or {}
+    doing = f' {beyond["kind"]}="{beyond["doing"]}"' if beyond.get("doing") else ""
+    return f"{now['id']} {now['state']}{waiting}{doing}  weights {weights}  in flight {in_flight}"
 
 
 def _awaited(now: Json) -> str:
@@ -205,7 +207,9 @@ def switchover_view(now: Json, service: Json) -> RenderableType:
         (f"  what is left is cut at {now['drain_until']}" if now.get("drain_until") else ""),
         (f"  {now['id']}", "bright_black"),
     )
-    return Group(title, service_view([service]))
+    beyond = now.get("outer") or {}
+    doing = [Text(f"{beyond['kind']}: {beyond['doing']}")] if beyond.get("doing") else []
+    return Group(title, *doing, service_view([service]))
 
 
 def receipt_view(receipt: Json) -> RenderableType:
@@ -266,6 +270,10 @@ def receipt_view(receipt: Json) -> RenderableType:
     views: list[RenderableType] = [title, facts, upstreams]
     if receipt["cut"]:
         views.append(_cut_table(receipt["cut"]))
+    if receipt.get("outer") or receipt.get("gates"):
+        from turnout.control.outer_output import beyond_view
+
+        views += beyond_view(receipt)
     return Group(*views)
 
 

@@ -11,7 +11,7 @@ from turnout.config.model import Configuration, Gate, Service
 from turnout.control import loops
 from turnout.control.journal import Journal
 from turnout.control.outer import loading
-from turnout.control.outer.loading import KindSettings, Pace
+from turnout.control.outer.loading import Pace
 from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import Context, OuterError
 from turnout.control.outer.seams import Gate as GateSeam
@@ -96,7 +96,7 @@ class OuterLayers:
 
     def _pace(self, settings: object) -> Pace:
         """One for each kind's calls, over all services; an account's limits are shared by them."""
-        return self._paces.setdefault(*_pace(settings))
+        return self._paces.setdefault(loading.module_of(settings), loading.pace_of(settings))
 
     def _close_later(self, closing: Awaitable[None]) -> None:
         async def close() -> None:
@@ -106,10 +106,3 @@ class OuterLayers:
         task = asyncio.get_running_loop().create_task(close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-def _pace(settings: object) -> tuple[str, Pace]:
-    kind: KindSettings = settings  # type: ignore[assignment]
-    per_s, burst = getattr(type(settings), "paced", (5.0, 10))
-    name = str(getattr(type(settings), "module", kind.kind))
-    return name, Pace(per_s, burst)

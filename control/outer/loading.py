@@ -53,6 +53,16 @@ class Pace:
             self._left -= 1
 
 
+def module_of(settings: object) -> str:
+    """Which file beside this one carries a kind out."""
+    return str(getattr(type(settings), "module", ""))
+
+
+def pace_of(settings: object) -> Pace:
+    """A new pace for a kind's calls, as its settings say."""
+    return Pace(*getattr(type(settings), "paced", (5.0, 10)))
+
+
 def make_router(settings: KindSettings, context: Context) -> Router:
     """Raises MissingExtra, and Refused for settings that its system cannot have."""
     return cast(Router, _made(settings, "make_router", context))
@@ -69,8 +79,7 @@ def make_gate(settings: KindSettings, context: Context) -> Gate:
 
 
 def _made(settings: KindSettings, maker: str, context: Context) -> object:
-    name = str(getattr(type(settings), "module", settings.kind))
-    module = importlib.import_module(f"{PACKAGE}.{name}")
+    module = importlib.import_module(f"{PACKAGE}.{module_of(settings)}")
     make: Callable[[Any, Context], object] = getattr(module, maker)
     try:
         return make(settings, context)
