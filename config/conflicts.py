@@ -153,7 +153,11 @@ def _matches(settings: "Settings") -> Iterator[Conflict]:
 
 def _outer(settings: "Settings", service: "Service", place: Place) -> Iterator[Conflict]:
     """What names upstreams and listeners from without."""
-    if service.outer is None or service.outer.tail is None:
+    if service.outer is None:
+        return
+    for below, text in service.outer.conflicts(tuple(service.upstreams)):
+        yield (*place, "outer", *below), text
+    if service.outer.tail is None:
         return
     binds = [str(listener.bind) for listener in settings.listeners]
     seen: dict[str, str] = {}

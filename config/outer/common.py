@@ -4,10 +4,12 @@ A kind is one class with a `kind` of its own; `module` names the file in `contro
 carries it out.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Final
 
 from turnout.config import model
 from turnout.config.address import Address
+from turnout.config.document import Place
 from turnout.config.knobs import (
     Choice,
     Count,
@@ -83,6 +85,11 @@ class OuterSection(Section):
         "10s", "How long one call may take."
     )
     tail: Annotated[Tail | None, Switchable()] = knob("off", "When the old side may go.")
+
+    def conflicts(self, upstreams: Sequence[str]) -> Iterator[tuple[Place, str]]:
+        """Say what does not go together in it, or with the service's upstreams: where, from
+        this section on, and what to write."""
+        yield from ()
 
     def to_model(self, kind: str) -> model.Outer:
         return model.Outer(
