@@ -4,15 +4,18 @@
 #     -v turnout-state:/var/lib/turnout turnout
 # The example configuration inside expects upstreams at $TURNOUT_BLUE and $TURNOUT_GREEN.
 
+# `--build-arg TURNOUT_EXTRAS=aws` adds what outer layers of that extra need (docs/outer/).
+
 # The data plane is compiled (docs/decisions/0017); `--build-arg TURNOUT_COMPILE=0` leaves it plain.
 FROM python:3.11-slim-bookworm AS build
 ARG TURNOUT_COMPILE=1
+ARG TURNOUT_EXTRAS=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 
 # The locked dependencies first: this layer changes only when the locks do.
 # The compiler, and what mypyc reads types from, stay in this stage.
-COPY requirements-build.lock requirements-compile.lock requirements.lock ./
+COPY requirements-build.lock requirements-compile.lock requirements-aws.lock requirements.lock ./
 RUN python -m venv /opt/build \
  && /opt/build/bin/pip install --require-hashes --no-deps -r requirements-build.lock \
  && if [ "$TURNOUT_COMPILE" = 1 ]; then \
@@ -23,7 +26,11 @@ RUN python -m venv /opt/build \
     fi \
  && python -m venv --without-pip /opt/turnout \
  && /opt/build/bin/pip --python /opt/turnout/bin/python install \
-      --require-hashes --no-deps --only-binary :all: -r requirements.lock
+      --require-hashes --no-deps --only-binary :all: -r requirements.lock \
+ && for extra in $TURNOUT_EXTRAS; do \
+      /opt/build/bin/pip --python /opt/turnout/bin/python install \
+        --require-hashes --no-deps --only-binary :all: -r "requirements-$extra.lock" || exit 1; \
+    done
 
 # turnout/ holds links to the three rooms; COPY keeps them, and the wheel holds what they
 # point to.

@@ -183,6 +183,7 @@ lock:  ## choose versions anew (needs uv) and write the locks
 		| $(LOCK) - -o requirements-build.lock
 	$(LOCK) pyproject.toml -o requirements.lock
 	$(LOCK) --group dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra aws -c requirements-dev.lock -o requirements-aws.lock
 	$(LOCK) --group compile -c requirements-dev.lock -o requirements-compile.lock
 	$(LOCK) --group bench -c requirements.lock -c requirements-dev.lock -o requirements-bench.lock
 
