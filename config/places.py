@@ -117,6 +117,28 @@ class HostPattern(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class DnsName(Kind):
+    """A name in DNS; read in lower case and without the final dot."""
+
+    wildcard: bool = False
+    """`*` may be its first label."""
+
+    def read(self, value: Any, base: Path) -> str:
+        text = person_text(value, "a DNS name").lower().removesuffix(".")
+        if not text.isascii():
+            raise ValueError(f"expected {self.expected()}; of another script, its `xn--` form")
+        bare = text.removeprefix("*.") if self.wildcard else text
+        label = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+        if len(text) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", bare):
+            raise ValueError(f"expected {self.expected()}")
+        return text
+
+    def expected(self) -> str:
+        names = "`shop.example`, `*.shop.example`" if self.wildcard else "`shop.example`"
+        return f"a name in DNS, in full and in ASCII: {names}"
+
+
+@dataclass(frozen=True, slots=True)
 class UrlPath(Kind):
     """A path of a URL, from `/` on, as it is sent."""
 
