@@ -110,6 +110,8 @@ EXCEPTIONS = {
             "service_settings", "settings", "tls_files",
         )
     },
+    # In the thread that makes the first call; an extra, which need not be installed.
+    "control/outer/aws.py": frozenset({"boto3", "botocore"}),
     "turnout/__main__.py": frozenset({"turnout.control.entry"}),
 }  # fmt: skip
 

@@ -1,0 +1,258 @@
+"""What is said of AWS's errors, and how a call is bounded."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from botocore import exceptions as botocore
+
+from tests.fakes.base import Call, FakeService, Fault
+from turnout.control.outer import seams
+from turnout.control.outer.aws import AwsClient, failure_of
+from turnout.control.outer.seams import Context, OuterError
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    yield
+
+
+def client_error(code: str, status: int, message: str = "as it is", **headers: str) -> Exception:
+    response: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
+    }
+    return botocore.ClientError(response, "ModifyRule")
+
+
+URL = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("error", "reads", "writes"),
+    [
+        (client_error("Throttling", 400), seams.Throttled, seams.Throttled),
+        (client_error("SlowDown", 503), seams.Throttled, seams.Throttled),
+        (client_error("PriorRequestNotComplete", 400), seams.Throttled, seams.Throttled),
+        (client_error("OperationInProgressFailure", 400), seams.Throttled, seams.Throttled),
+        (client_error("Whatever", 429), seams.Throttled, seams.Throttled),
+        (client_error("ExpiredToken", 403), seams.Denied, seams.Denied),
+        (client_error("ExpiredTokenException", 400), seams.Denied, seams.Denied),
+        (client_error("Whatever", 401), seams.Denied, seams.Denied),
+        (client_error("SomethingInUse", 409), seams.Conflict, seams.Conflict),
+        (client_error("ValidationError", 400), seams.Refused, seams.Refused),
+        (client_error("com.amazonaws#Throttling", 400), seams.Throttled, seams.Throttled),
+        (client_error("InternalFailure", 500), seams.NotDone, seams.ReplyLost),
+        (client_error("ServiceUnavailable", 503), seams.NotDone, seams.ReplyLost),
+        (client_error("", 502), seams.NotDone, seams.ReplyLost),
+        (
+            botocore.EndpointConnectionError(endpoint_url=URL, error="refused"),
+            seams.NotDone,
+            seams.NotDone,
+        ),
+        (botocore.ConnectTimeoutError(endpoint_url=URL), seams.NotDone, seams.NotDone),
+        (botocore.ReadTimeoutError(endpoint_url=URL), seams.NotDone, seams.ReplyLost),
+        (botocore.ConnectionClosedError(endpoint_url=URL), seams.NotDone, seams.ReplyLost),
+        (botocore.SSLError(endpoint_url=URL, error="bad"), seams.NotDone, seams.ReplyLost),
+        (botocore.NoCredentialsError(), seams.Denied, seams.Denied),
+        (
+            botocore.CredentialRetrievalError(provider="sso", error_msg="over"),
+            seams.Denied,
+            seams.Denied,
+        ),
+        (botocore.UnauthorizedSSOTokenError(), seams.Denied, seams.Denied),
+        (botocore.NoRegionError(), seams.Refused, seams.Refused),
+        (botocore.ProfileNotFound(profile="shop"), seams.Refused, seams.Refused),
+        (botocore.ParamValidationError(report="it is wrong"), seams.Refused, seams.Refused),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else str(value)[:40],
+)
+def test_an_error_of_boto3_says_whether_it_was_carried_out(
+    error: Exception, reads: type[OuterError], writes: type[OuterError]
+) -> None:
+    for expected, does in ((reads, False), (writes, True)):
+        failure = failure_of(error, "ALB: ModifyRule", writes=does, meanings={})
+        assert type(failure) is expected
+        assert str(failure).startswith("ALB: ModifyRule: ")
+
+
+def test_an_error_that_is_none_of_boto3_is_ours() -> None:
+    assert failure_of(KeyError("x"), "ALB: ModifyRule", writes=True, meanings={}) is None
+
+
+def test_a_service_may_have_codes_of_its_own() -> None:
+    error = client_error("InvalidChangeBatch", 400)
+    meanings = {"InvalidChangeBatch": seams.Conflict}
+    failure = failure_of(error, "Route 53", writes=True, meanings=meanings)
+    assert type(failure) is seams.Conflict
+
+
+def test_the_text_of_a_wrong_signature_is_not_shown() -> None:
+    error = client_error("SignatureDoesNotMatch", 403, "x-amz-security-token:SECRET")
+    failure = failure_of(error, "ALB: ModifyRule", writes=True, meanings={})
+    assert str(failure) == "ALB: ModifyRule: 403 SignatureDoesNotMatch"
+
+
+def test_when_to_come_again_is_kept_as_it_was_said() -> None:
+    error = client_error("Throttling", 400, **{"retry-after": "7"})
+    failure = failure_of(error, "ALB: ModifyRule", writes=True, meanings={})
+    assert isinstance(failure, seams.Throttled)
+    assert failure.retry_after_s == 7
+
+
+# ---------------------------------------------------------------- against a server
+
+
+class Listeners(FakeService):
+    """Answers DescribeListeners, a page of one at a time, and ModifyListener with nothing."""
+
+    pages = 1
+
+    def writes(self, request: web.Request, body: bytes) -> bool:
+        return b"Action=Modify" in body
+
+    def snapshot(self) -> Any:
+        return None
+
+    async def handle(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        name = "ModifyListener" if self.writes(request, body) else "DescribeListeners"
+        page = int(body.rpartition(b"Marker=")[2]) if b"Marker=" in body else 1
+        marker = f"<NextMarker>{page + 1}</NextMarker>" if page < self.pages else ""
+        return web.Response(
+            content_type="text/xml",
+            text=f'<{name}Response xmlns="http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/">'
+            f"<{name}Result><Listeners><member><ListenerArn>{page}</ListenerArn></member>"
+            f"</Listeners>{marker}</{name}Result></{name}Response>",
+        )
+
+
+@asynccontextmanager
+async def serving(
+    monkeypatch: pytest.MonkeyPatch, timeout_s: float = 5.0
+) -> AsyncIterator[tuple[Listeners, AwsClient]]:
+    async def turn() -> None:
+        turns.append(time.monotonic())
+
+    turns: list[float] = []
+    async with Listeners() as fake:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2", fake.url)
+        context = Context(("blue", "green"), timeout_s, turn, lambda what, remedy: None)
+        client = AwsClient("elbv2", context, who="ALB")
+        try:
+            yield fake, client
+        finally:
+            await client.close()
+        assert len(turns) >= len(fake.journal), "a call was made out of turn"
+
+
+def texts(calls: list[Call]) -> list[str]:
+    return [call.body.decode().partition("&")[0] for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("fault", "meant"),
+    [(Fault.LOST_BEFORE, seams.ReplyLost), (Fault.LOST_AFTER, seams.ReplyLost)],
+)
+async def test_a_call_is_made_once_whatever_comes_of_it(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault, meant: type[OuterError]
+) -> None:
+    async with serving(monkeypatch) as (fake, client):
+        fake.inject(fault, 5)
+        with pytest.raises(meant, match="ALB: ModifyListener"):
+            await client.call("modify_listener", writes=True, ListenerArn="arn")
+        assert texts(fake.journal) == ["Action=ModifyListener"]
+
+
+async def test_a_lost_reading_call_may_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as (fake, client):
+        fake.inject(Fault.LOST_AFTER, writes=False)
+        with pytest.raises(seams.NotDone):
+            await client.call("describe_listeners")
+        assert (await client.call("describe_listeners"))["Listeners"] == [{"ListenerArn": "1"}]
+
+
+async def test_no_answer_in_time_is_a_lost_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch, timeout_s=0.5) as (fake, client):
+        await client.call("describe_listeners")
+        fake.slow_s = 3.0
+        fake.inject(Fault.SLOW)
+        began = time.monotonic()
+        with pytest.raises(seams.ReplyLost):
+            await client.call("modify_listener", writes=True, ListenerArn="arn")
+        assert time.monotonic() - began < 2.5
+
+
+async def test_what_was_given_up_is_not_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its threads is held up past the time that the call had for being sent."""
+    async with serving(monkeypatch, timeout_s=0.6) as (fake, client):
+        await client.call("describe_listeners")
+
+        def held_up(**_: Any) -> None:
+            time.sleep(0.4)
+
+        assert client._client is not None
+        client._client.meta.events.register_first("before-sign", held_up)
+        with pytest.raises(seams.NotDone, match="could not be sent in time"):
+            await client.call("modify_listener", writes=True, ListenerArn="arn")
+        assert texts(fake.journal) == ["Action=DescribeListeners"]
+
+
+async def test_nothing_listening_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as (fake, client):
+        await fake.__aexit__()
+        with pytest.raises(seams.NotDone, match="EndpointConnectionError"):
+            await client.call("modify_listener", writes=True, ListenerArn="arn")
+        await fake.__aenter__()
+
+
+async def test_all_pages_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as (fake, client):
+        fake.pages = 3
+        found = await client.every(
+            "describe_listeners", "Listeners", sends="Marker", gets="NextMarker"
+        )
+        assert [entry["ListenerArn"] for entry in found] == ["1", "2", "3"]
+
+
+async def test_credentials_that_were_renewed_are_found_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    async with serving(monkeypatch) as (_, client):
+        with pytest.raises(seams.Denied, match="NoCredentialsError"):
+            await client.call("describe_listeners")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        await client.call("describe_listeners")
+
+
+async def test_the_loop_goes_on_while_boto3_is_imported_and_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving(monkeypatch) as (fake, client):
+        fake.slow_s = 0.3
+        fake.inject(Fault.SLOW, writes=False)
+        call = asyncio.create_task(client.call("describe_listeners"))
+        beats = 0
+        while not call.done():
+            await asyncio.sleep(0.01)
+            beats += 1
+        assert beats >= 10
+        await call
