@@ -166,7 +166,10 @@ class AwsClient:
         send_by = time.monotonic() + timeout_s / 2
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._in_thread(self._made, client, method, send_by, parameters)
+                answer: dict[str, Any] = await self._in_thread(
+                    self._made, client, method, send_by, parameters
+                )
+                return answer
         except TimeoutError:
             text = f"{what}: no answer within {timeout_s:g} s"
             raise (ReplyLost if writes else NotDone)(text) from None

@@ -38,7 +38,8 @@ def client_error(code: str, status: int, message: str = "as it is", **headers: s
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
     }
-    return botocore.ClientError(response, "ModifyRule")
+    error: Exception = botocore.ClientError(response, "ModifyRule")
+    return error
 
 
 URL = "http://127.0.0.1:1"
