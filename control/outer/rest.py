@@ -5,7 +5,7 @@ tried again; one of which nobody knows raises ReplyLost, so that it is read back
 not followed: a credential would go with them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import httpx
@@ -24,6 +24,8 @@ Authorization = Callable[[], Awaitable[Mapping[str, str]]]
 """Gives the fields that say who calls; it may raise OuterError."""
 
 _SHOWN_MAX: Final = 300
+_SECRET_MIN: Final = 4
+"""A shorter one is no secret, and may stand in any text by itself."""
 _CONFLICTS: Final = frozenset({409, 410, 412})
 _READS: Final = frozenset({"GET", "HEAD"})
 
@@ -49,8 +51,14 @@ class Rest:
         turn: Callable[[], Awaitable[None]],
         authorization: Authorization = nobody,
         verify: Any = True,
+        secret_fields: Collection[str] = (),
     ) -> None:
-        """`who` names the API in errors; `verify` as httpx takes it."""
+        """`who` names the API in errors; `verify` as httpx takes it.
+
+        What is sent in Authorization and in `secret_fields` stands in no error, also where the
+        API says it back.
+        """
+        self._secret_fields = ("authorization", *secret_fields)
         self._who = who
         self._turn = turn
         self._authorization = authorization
@@ -88,7 +96,8 @@ class Rest:
                 raise NotDone(f"{what}: {_words(error)}") from error
             raise ReplyLost(f"{what}: {_words(error)}") from error
         if not answer.is_success:
-            raise _refusal(what, answer, reads=method in _READS)
+            hidden = [answer.request.headers.get(name, "") for name in self._secret_fields]
+            raise _refusal(what, answer, hidden, reads=method in _READS)
         return answer
 
     async def document(self, method: str, path: str, **more: Any) -> Any:
@@ -104,8 +113,10 @@ class Rest:
         await self._client.aclose()
 
 
-def _refusal(what: str, answer: httpx.Response, *, reads: bool) -> OuterError:
-    text = f"{what}: {answer.status_code} {_said(answer)}".rstrip()
+def _refusal(
+    what: str, answer: httpx.Response, hidden: Collection[str], *, reads: bool
+) -> OuterError:
+    text = f"{what}: {answer.status_code} {_said(answer, hidden)}".rstrip()
     status = answer.status_code
     if status == 429:
         return Throttled(text, retry_after_s(answer))
@@ -124,8 +135,13 @@ def retry_after_s(answer: httpx.Response) -> float:
     return float(value) if value.isdecimal() and len(value) < 7 else 0.0
 
 
-def _said(answer: httpx.Response) -> str:
-    text = " ".join(answer.text.split())
+def _said(answer: httpx.Response, hidden: Collection[str]) -> str:
+    text = answer.text
+    # Of `Bearer TOKEN` the token alone may be said back, too.
+    for secret in {word for value in hidden for word in (value, value.rpartition(" ")[2])}:
+        if len(secret) >= _SECRET_MIN:
+            text = text.replace(secret, "(hidden)")
+    text = " ".join(text.split())
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 
