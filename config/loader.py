@@ -275,7 +275,7 @@ def _option(place: Place) -> str:
     return dotted(place)
 
 
-_SECRET: Final = frozenset({"token", "tokens", "try_out"})
+_SECRET: Final = frozenset({"secret", "token", "tokens", "try_out"})
 _NOT_SECRET: Final = frozenset({"name", "scope", "header"})
 
 

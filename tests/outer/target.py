@@ -1,7 +1,7 @@
 """A kind of router with the fake that it speaks to, as the conformance suite drives it.
 
-Each kind has a file here, `tests/outer/target_KIND.py`, with a subclass; `TARGETS` in
-`tests/outer/targets.py` lists them. The suite is `tests/outer/test_conformance.py`.
+Each kind has a file here, `tests/outer/target_KIND.py`, with a subclass or several, which
+`TARGETS` in `tests/outer/targets.py` finds. The suite is `tests/outer/test_conformance.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -34,6 +34,8 @@ class Target(ABC):
     """Its changes take time; false: they are in sync with the answer."""
     can_be_denied: ClassVar[bool] = True
     """It asks who calls."""
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """Of the settings and the environment: they may be seen in the fake's calls alone."""
 
     fake: FakeService
 
@@ -52,6 +54,11 @@ class Target(ABC):
     @abstractmethod
     def second_weight(self) -> int:
         """What the fake's state amounts to, hundredths of a percent of green."""
+
+    def state(self) -> Any:
+        """The fake's state but what it counts itself, such as versions: the same when everything
+        is as it was."""
+        return self.fake.snapshot()
 
     @abstractmethod
     def change_weight_outside(self) -> None:
@@ -81,11 +88,16 @@ class Target(ABC):
         async with self.fake:
             yield
 
+    turns: int = 0
+    """How many calls were asked for."""
+    calls_without_turn: ClassVar[int] = 0
+    """For each router: of those that are not the API's own, such as one for a token."""
+
     def router(self, *, timeout_s: float = 5.0) -> Router:
         """A new router, as after a start. To be closed. `environment` must be set."""
 
         async def turn() -> None:
-            """No pace: the tests of it have their own."""
+            self.turns += 1
 
         context = Context(("blue", "green"), timeout_s, turn, lambda what, remedy: None)
         return make_router(self.outer().settings, context)  # type: ignore[arg-type]

@@ -1,7 +1,26 @@
-"""All kinds of routers, for the suite that every one of them passes."""
+"""All kinds of routers, for the suite that every one of them passes.
 
+Whatever `target_KIND.py` beside this file defines is one of them.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from tests.outer.target import Target
 
-TARGETS: Final[tuple[type[Target], ...]] = ()
+
+def _found() -> Iterator[type[Target]]:
+    for path in sorted(Path(__file__).parent.glob("target_*.py")):
+        module = importlib.import_module(f"tests.outer.{path.stem}")
+        for value in vars(module).values():
+            mine = getattr(value, "__module__", "") == module.__name__
+            if not (mine and isinstance(value, type) and issubclass(value, Target)):
+                continue
+            if not inspect.isabstract(value):
+                yield value
+
+
+TARGETS: Final[tuple[type[Target], ...]] = tuple(_found())
