@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from turnout.config.document import Place
 from turnout.config.knobs import Count, Secret, Section, TrueOrFalse, knob, needed
 from turnout.config.outer.common import KIND, OuterSection
+from turnout.config.outer.programs import Argv, Variables
 from turnout.config.outer.web import HeaderFields, HttpUrl
 from turnout.config.places import FilePath
 
@@ -66,8 +67,18 @@ class Webhook(OuterSection, Split):
 
 
 class Command(OuterSection, Split):
-    """A program of one's own."""
+    """A program of one's own, that tells and takes weights as JSON on its standard streams."""
 
     module: ClassVar[str] = "command"
 
     kind: Literal["command"] = needed(KIND)
+    argv: Annotated[tuple[str, ...], Argv()] = needed(
+        "The program and its arguments, without a shell; `read`, `set` or `poll ID` is put behind "
+        "them. Each call is one process, which is killed with all that it started after "
+        "`call_timeout`."
+    )
+    environment: Annotated[tuple[str, ...], Variables()] = knob(
+        [],
+        "Names of the variables of Turnout's own environment that it gets, beside PATH, HOME and "
+        "LANG. Their values are shown nowhere.",
+    )

@@ -18,14 +18,13 @@ from turnout.control.outer.seams import (
     Refused,
     ReplyLost,
     Throttled,
+    without,
 )
 
 Authorization = Callable[[], Awaitable[Mapping[str, str]]]
 """Gives the fields that say who calls; it may raise OuterError."""
 
 _SHOWN_MAX: Final = 300
-_SECRET_MIN: Final = 4
-"""A shorter one is no secret, and may stand in any text by itself."""
 _CONFLICTS: Final = frozenset({409, 410, 412})
 _READS: Final = frozenset({"GET", "HEAD"})
 
@@ -136,12 +135,9 @@ def retry_after_s(answer: httpx.Response) -> float:
 
 
 def _said(answer: httpx.Response, hidden: Collection[str]) -> str:
-    text = answer.text
     # Of `Bearer TOKEN` the token alone may be said back, too.
-    for secret in {word for value in hidden for word in (value, value.rpartition(" ")[2])}:
-        if len(secret) >= _SECRET_MIN:
-            text = text.replace(secret, "(hidden)")
-    text = " ".join(text.split())
+    secrets = [word for value in hidden for word in (value, value.rpartition(" ")[2])]
+    text = " ".join(without(answer.text, secrets).split())
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 

@@ -13,7 +13,7 @@ Weights are the service's `second_weight`, hundredths of a percent of its second
 everywhere; a router says what of it its system can express.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -229,6 +229,18 @@ def differences(before: Any, after: Any, place: str = "") -> list[str]:
     if before == after:
         return []
     return [f"{place}: {_short(before)}, now {_short(after)}"]
+
+
+_SECRET_MIN: Final = 4
+"""A shorter one is no secret, and may stand in any text by itself."""
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """A system's words, with what it says back of who calls hidden."""
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        if len(secret) >= _SECRET_MIN:
+            text = text.replace(secret, "(hidden)")
+    return text
 
 
 _SHOWN_MAX: Final = 120

@@ -134,12 +134,15 @@ class FakeWebhook(FakeService):
             assert sum(amounts) > 0
         except (ValueError, AssertionError, TypeError):
             return web.json_response({"error": "no such weights"}, status=422)
+        return self._move(asked["weights"])
+
+    def _move(self, weights: dict[str, Any]) -> web.Response:
         id = f"change-{len(self.changes) + 1}"
         takes_time = self.pending_s > 0 or self.fails_next
         if takes_time:
             self.changes[id] = _Change(time.monotonic(), self.fails_next)
-        if not self.fails_next and self.weights != asked["weights"]:
-            self.weights = asked["weights"]
+        if not self.fails_next and self.weights != weights:
+            self.weights = weights
             self.version += 1
         self.fails_next = False
         if takes_time:
