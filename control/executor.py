@@ -337,7 +337,9 @@ class Executor:
     async def _with_beyond(self, service: Service, new: Switchover) -> Switchover:
         """The switchover with what it moves beyond the proxy, and its gates. Raises OuterUnusable
         when that could not be asked, whatever it would say."""
-        gates = tuple(gate.name for gate in service.gates)
+        # Gates are for going forward: who must go back, goes.
+        forward = new.strategy != ROLLBACK
+        gates = tuple(gate.name for gate in service.gates) if forward else ()
         if service.outer is None:
             return replace(new, gates=gates) if gates else new
         outer, mover = service.outer, self.outer.of(service.name)
