@@ -8,6 +8,7 @@ the records are read again just before it.
 from typing import Any, Final
 
 from turnout.config.outer.route53 import Route53
+from turnout.config.weights import WHOLE
 from turnout.control.outer.aws import AwsClient
 from turnout.control.outer.route53_records import (
     batch,
@@ -75,7 +76,7 @@ class Route53Router:
 
     def expressible(self, second_weight: int) -> int | None:
         if not self._settings.set_identifiers:
-            return None
+            return second_weight if second_weight in (0, WHOLE) else None
         return share_of(*weights_for(second_weight))
 
     async def read(self) -> Reading:

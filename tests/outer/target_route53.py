@@ -31,6 +31,7 @@ def environment(url: str) -> Mapping[str, str]:
     """What boto3 needs to find a fake, and nothing else of this machine."""
     return {
         "AWS_ENDPOINT_URL_ROUTE_53": url,
+        "AWS_DEFAULT_REGION": "us-east-1",  # which boto3 wants with an endpoint of one's own
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_SESSION_TOKEN": SESSION_TOKEN,
