@@ -10,6 +10,7 @@ of which nobody knows raises ReplyLost.
 """
 
 import asyncio
+import functools
 import importlib.util
 import threading
 import time
@@ -222,10 +223,14 @@ class AwsClient:
     def _connected(self) -> Any:
         # The import alone takes 0.2 s and 45 MiB: for who has configured it, and not in the loop.
         import boto3
+        import botocore.session
         from botocore.config import Config
 
-        # A session of its own: boto3's is not for several threads.
-        client = boto3.session.Session().client(
+        # A session of its own: boto3's is not for several threads. What describes the services
+        # is read once for all of them: it is most of the time and the memory that a client takes.
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _descriptions(core.get_config_variable("data_path")))
+        client = boto3.session.Session(botocore_session=core).client(
             self._service,
             region_name=self._region,
             config=Config(
@@ -261,6 +266,13 @@ class AwsClient:
     def _forget(self) -> None:
         # boto3 keeps what it once read of files and variables; it may have been renewed there.
         self._client = None
+
+
+@functools.cache
+def _descriptions(data_path: str | None) -> Any:
+    from botocore.loaders import create_loader
+
+    return create_loader(data_path)
 
 
 def failure_of(
