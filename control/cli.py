@@ -4,6 +4,7 @@ Heavy parts are imported inside the commands that need them: a deploy script cal
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -486,7 +487,9 @@ def _watch(client: Client, id: str, *, quiet: bool) -> dict[str, Any]:
     else:
         last: tuple[object, ...] = ()
         for now, service in client.follow(id):
-            key = (now["state"], now.get("step"), str(service["weights"]))
+            doing = str((now.get("outer") or {}).get("doing", ""))
+            pending = re.sub(r" \d+ s$", "", doing)  # how long so far is no news
+            key = (now["state"], now.get("step"), str(service["weights"]), pending)
             if key != last:
                 last = key
                 err.print(switchover_line(now, service))
