@@ -6,6 +6,7 @@ Routers and gates are made when they are first needed, and made anew when their 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from turnout.config.model import Configuration, Gate, Service
 from turnout.control import loops
@@ -16,6 +17,9 @@ from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import Context, OuterError
 from turnout.control.outer.seams import Gate as GateSeam
 from turnout.control.store import Store
+
+
+CLOSE_LIMIT_S: Final = 2.0
 
 
 class OuterLayers:
@@ -89,7 +93,9 @@ class OuterLayers:
             self._close_later(mover.close())
         for _, made in self._gates.values():
             self._close_later(made.close())
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._closing:
+            # A call that has begun may take its time; whoever starts next reads what became of it.
+            await asyncio.wait(self._closing, timeout=CLOSE_LIMIT_S)
 
     def _context(self, service: Service, settings: object, timeout_s: float) -> Context:
         return Context(service.names, timeout_s, self._pace(settings).turn, self._tell)
