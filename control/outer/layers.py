@@ -18,7 +18,6 @@ from turnout.control.outer.seams import Context, OuterError
 from turnout.control.outer.seams import Gate as GateSeam
 from turnout.control.store import Store
 
-
 CLOSE_LIMIT_S: Final = 2.0
 
 
