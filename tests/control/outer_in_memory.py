@@ -69,6 +69,10 @@ class MemoryRouter:
 
     async def set_weights(self, wanted: Wanted, if_read: Reading) -> Change:
         self.journal.append(f"set {wanted.second_weight}")
+        # As a call in a thread: who no longer waits for it does not end it.
+        return await asyncio.shield(asyncio.ensure_future(self._set(wanted, if_read)))
+
+    async def _set(self, wanted: Wanted, if_read: Reading) -> Change:
         if self.gate is not None:
             await self.gate.wait()
         if self.errors:

@@ -313,6 +313,11 @@ async def test_the_way_back_waits_for_the_call_that_is_under_way(tmp_path: Path)
         await made.bench.until(lambda: made.writes == ["set 10000"])
         await made.bench.executor.abort(started.id, CI)
         await made.bench.until(lambda: made.bench.weights == [0])
+        mover = made.bench.executor.outer.of("shop")
+        assert mover is not None
+        await made.bench.until(mover._lock.locked)
+        await asyncio.sleep(0.05)  # long enough for a call that did not wait
+        assert made.writes == ["set 10000"]
         assert router.gate is not None
         router.gate.set()
         ended = await made.bench.ended(started)
