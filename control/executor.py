@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from turnout.config.address import Address
-from turnout.config.model import BY_HAND, Configuration, Service
+from turnout.config.model import BY_HAND, Configuration, OuterOrder, Service
 from turnout.config.weights import Percentage, Weights
 from turnout.control import decider, events, recovery, switchover, wishes
 from turnout.control.carrier import Ask, Carrier, World
@@ -348,7 +348,10 @@ class Executor:
             await mover.router()
         except OuterError as error:
             raise OuterUnusable(f"{service.name}: {error}") from None
-        part = OuterPart(outer.kind, outer.order, tail=outer.tail is not None)
+        # The way back: the proxy first, as it needs an instant, and no waiting at its end for who
+        # still comes by the side that is left.
+        order = outer.order if forward else OuterOrder.INNER_FIRST
+        part = OuterPart(outer.kind, order, tail=forward and outer.tail is not None)
         return replace(new, gates=gates, outer=part)
 
     async def beyond(self, value: Switchover) -> dict[str, Any] | None:

@@ -306,6 +306,19 @@ async def test_an_unhealthy_target_takes_both_back_the_proxy_first(tmp_path: Pat
         assert router.weight == 0
 
 
+async def test_a_rollback_of_what_has_ended_moves_the_proxy_first(tmp_path: Path) -> None:
+    router = MemoryRouter()
+    async with beyond(tmp_path, router, OuterOrder.OUTER_FIRST) as made:
+        await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        router.gate = asyncio.Event()
+        back = await made.bench.executor.rollback("shop", CI)
+        await made.bench.until(lambda: made.writes == ["set 10000", "set 0"])
+        assert made.bench.weights == [10_000, 0]
+        router.gate.set()
+        ended = await made.bench.ended(back)
+        assert (ended.state, router.weight) == (State.COMPLETED, 0)
+
+
 async def test_the_way_back_waits_for_the_call_that_is_under_way(tmp_path: Path) -> None:
     router = MemoryRouter(gate=asyncio.Event())
     async with beyond(tmp_path, router) as made:
