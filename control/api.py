@@ -398,7 +398,10 @@ class Api:
             (prober.upstream(name, upstream), in_flight, prober.servers(name, upstream))
             for upstream, in_flight in zip((row.first, row.second), found.in_flight, strict=True)
         ]
-        return views.service(configured, row, found.switchover, upstreams)
+        last = None
+        if configured.outer is not None and not self._context.store.problem:
+            last = await self._context.store(Database.outer_last, name)
+        return views.service(configured, row, found.switchover, upstreams, last)
 
     def _configured(self, name: str) -> Service | None:
         return self._context.configuration().service(name)

@@ -204,6 +204,17 @@ class SwitchoverWithReceipt(Switchover):
     receipt: dict[str, Any] | None = Field(description="null until it has ended.")
 
 
+class Beyond(Answer):
+    """What a service has beyond the proxy, by the last switchover that moved it."""
+
+    kind: str
+    weights: dict[str, float] | None = Field(description="null: none has moved it yet.")
+    stage: str | None = Field(
+        description="`in_sync`, `nothing` (it was so already), `left`, or how far the move came."
+    )
+    since: str | None
+
+
 class Service(Answer):
     name: str
     revision: int
@@ -214,6 +225,7 @@ class Service(Answer):
     upstreams: dict[str, Upstream]
     strategies: list[str]
     switchover: Switchover | None = Field(description="The one under way.")
+    outer: Beyond | None = Field(description="null: the configuration names nothing there.")
 
 
 class Services(Answer):

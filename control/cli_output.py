@@ -166,6 +166,12 @@ def _remarks(service: Json) -> Iterable[Text]:
                 f"{service['name']}/{name}: servers set by the API; the file has {of_file}",
                 style="yellow",
             )
+    beyond = service.get("outer")
+    if beyond and beyond["weights"] is not None:
+        weights = ", ".join(f"{name} {percent(share)}" for name, share in beyond["weights"].items())
+        sound = beyond["stage"] in ("in_sync", "nothing", "left")
+        since = f"{beyond['stage'].replace('_', ' ')} since {beyond['since'][:19]}Z"
+        yield Text(f"{beyond['kind']}: {weights}, {since}", style="" if sound else "red")
     if service.get("held"):
         yield Text("held: new requests wait", style="yellow")
     under_way = service.get("switchover")

@@ -10,7 +10,7 @@ from typing import Any
 
 from turnout.control.ledger import Ledger
 from turnout.control.outer import moves
-from turnout.control.outer.moves import First, Move, Stage
+from turnout.control.outer.moves import First, Move
 from turnout.control.rows import Note
 
 
@@ -47,15 +47,14 @@ class OuterLedger(Ledger):
         rows = self._all("SELECT document FROM outer_moves WHERE switchover = ? ORDER BY step", id)
         return [moves.from_document(json.loads(row[0])) for row in rows]
 
-    def outer_unknown(self, service: str, but: str) -> bool:
-        """Whether the service's last switchover that moved an outer system, other than `but`, left
-        it without knowing whether it was in sync."""
+    def outer_last(self, service: str, but: str = "") -> Move | None:
+        """The last move of a service's outer system, of any switchover other than `but`."""
         row = self._maybe(
             "SELECT outer_moves.document FROM outer_moves JOIN switchovers ON id = switchover"
             " WHERE service = ? AND id != ? ORDER BY switchover DESC, step DESC LIMIT 1",
             *(service, but),
         )
-        return row is not None and json.loads(row[0])["stage"] == Stage.UNKNOWN
+        return None if row is None else moves.from_document(json.loads(row[0]))
 
     def keep_gate(self, id: str, step: int, name: str, document: Mapping[str, Any]) -> None:
         """Keep a gate's last answer at a step."""

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from turnout.config.model import WHOLE, Service
+from turnout.config.model import WHOLE, Outer, Service
 from turnout.config.weights import Weights
 from turnout.control.events import utc
 from turnout.control.health import ProbeResult, UpstreamHealth
+from turnout.control.outer.moves import Move
 from turnout.control.receipt import phases
 from turnout.control.rows import AuditEntry, ServiceRow, StoredEvent
 from turnout.control.switchover import State, Switchover
@@ -39,8 +40,10 @@ def service(
     row: ServiceRow,
     running: Switchover | None,
     upstreams: Sequence[UpstreamView],
+    outer: Move | None = None,
 ) -> dict[str, Any]:
-    """A service as it is now; `upstreams` first and second, as the row counts them."""
+    """A service as it is now; `upstreams` first and second, as the row counts them; `outer` the
+    last move of what is beyond the proxy."""
     weights = row.weights
     shown = {
         name: _upstream(found, _differing(configured, row, name))
@@ -56,6 +59,19 @@ def service(
         "upstreams": shown,
         "strategies": [strategy.name for strategy in configured.switchover.strategies],
         "switchover": None if running is None else switchover(running, configured),
+        "outer": None if configured.outer is None else _outer(configured.outer, row, outer),
+    }
+
+
+def _outer(configured: Outer, row: ServiceRow, last: Move | None) -> dict[str, Any]:
+    if last is None:
+        return {"kind": configured.kind, "weights": None, "stage": None, "since": None}
+    since = last.in_sync_at or last.taken_on_at or last.asked_at
+    return {
+        "kind": configured.kind,
+        "weights": Weights(row.first, row.second, last.becomes).percentages(),
+        "stage": last.stage.value,
+        "since": utc(since),
     }
 
 

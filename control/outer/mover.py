@@ -328,7 +328,8 @@ class Mover:
 
     async def _left_unknown(self, value: Switchover) -> bool:
         """Whether the switchover before left it without knowing whether it was in sync."""
-        return await self._store(Database.outer_unknown, self._service, value.id)
+        last = await self._store(Database.outer_last, self._service, value.id)
+        return last is not None and last.stage is Stage.UNKNOWN
 
     async def _quiet(self, now: Now) -> None:
         """Let a call of which nobody knows arrive, or be given up, before it is looked for."""
