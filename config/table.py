@@ -137,6 +137,9 @@ class TableService:
     hold_timeout_s: float = 30.0
     try_out_header: str = ""
     try_out_token: str = ""
+    entries: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Binds of the listeners that the address of each upstream leads to: what comes in there
+    is counted, and from which networks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,4 +216,6 @@ def _service(entry: dict[str, Any]) -> TableService:
     )
     known = _known(TableService, entry)
     fields = {**known, "hosts": tuple(entry["hosts"]), "upstreams": (first, second)}
+    if "entries" in known:
+        fields["entries"] = tuple(tuple(binds) for binds in known["entries"])
     return TableService(**fields)

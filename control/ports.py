@@ -1,6 +1,6 @@
-"""What the executor needs of the world, as protocols: workers, health, tables.
+"""What the executor needs of the world, as protocols: workers, health, tables, DNS tails.
 
-`workers.py`, `prober.py` and the table compiler carry them out; the executor's tests have an
+`workers.py`, `prober.py`, the table compiler and `tail_watch.py` carry them out; the executor's tests have an
 in-memory one. A region is a worker's place in the scoreboard.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from turnout.config.model import TailPolicy
 from turnout.control.evidence import Snapshot
 from turnout.control.health import UpstreamHealth
 from turnout.proxy.scoreboard import RoutingWord
@@ -105,4 +106,38 @@ class Tables(Protocol):
     async def publish(self, reason: str) -> None:
         """Compile a new table, have every worker load it, put it in force, drain the servers
         that went. Raises refusals.TableRefused when it cannot be; the old one stays then."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TailSummary:
+    """What became of the tail of an upstream that lost its weight beyond the proxy."""
+
+    upstream: str
+    over: bool
+    """False: it was not over within `TailPolicy.timeout_s`; the old side must not go yet."""
+    reason: str
+    """Why, in words and numbers."""
+    seconds: float
+    """Since the change was in sync."""
+    requests: int | None
+    """That came in by the upstream's listeners since it was in sync, or since control began to
+    watch, if that is later; None: no listener is named, and nothing was counted."""
+    networks: tuple[tuple[str, int], ...]
+    """Those that most of them came from, the first the most."""
+
+
+class Tails(Protocol):
+    """Who counts what still comes in by an upstream's old address."""
+
+    async def wait_over(
+        self, service: str, upstream: str, passed_s: float, ttl_s: float, policy: TailPolicy
+    ) -> TailSummary:
+        """Wait until the tail of `upstream` is over or `policy.timeout_s` has passed.
+
+        The change has been in sync for `passed_s` seconds already; `ttl_s` is how long clients
+        may go on by what they were told before. What came in before this process began is not
+        known: after a restart there must again have been few for as long as the policy says.
+        May be cancelled at any time; keeps nothing.
+        """
         ...

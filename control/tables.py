@@ -238,7 +238,17 @@ def _service(
         hold_timeout_s=service.hold.timeout_s,
         try_out_header=service.try_out.header if service.try_out else "",
         try_out_token=service.try_out.token if service.try_out else "",
+        entries=_entries(service),
     )
+
+
+def _entries(service: Service) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The listeners that each upstream's address leads to, where their requests are counted."""
+    tail = service.outer.tail if service.outer is not None else None
+    if tail is None:
+        return (), ()
+    first, second = (tail.listeners.get(name, ()) for name in service.names)
+    return first, second
 
 
 def _table(

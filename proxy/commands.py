@@ -166,6 +166,18 @@ class Passive:
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """Worker to control: from which networks requests came in by the listeners of an upstream's
+    address, since the last such message. How many there were is in the scoreboard; this is
+    sent a second later, and is lost with a worker that dies."""
+
+    slot: int
+    upstream: int
+    networks: dict[str, int]
+    """`192.0.2.0/24`, `2001:db8:1::/48`, `unix`; those beyond a bound are `other`."""
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyPlan:
     """Control to supervisor: use this plan's binds and workers from now on."""
 
@@ -230,7 +242,7 @@ class Died:
 
 Message = (
     Hello | Prepare | Prepared | Poke | Cut | CloseIdle | RetireServers | Done | Passive
-    | ApplyPlan | ReplaceWorker | Upgrade | Answer | Sockets | Died
+    | Entered | ApplyPlan | ReplaceWorker | Upgrade | Answer | Sockets | Died
 )  # fmt: skip
 _TYPES: Final[Mapping[str, type[Any]]] = {kind.__name__: kind for kind in Message.__args__}
 

@@ -118,7 +118,7 @@ class Downstream:
         admission, door = worker.admission, self.door
         assert door is not None
         if admission.by_client:
-            self.client = admission.client(self._peer())
+            self.client = admission.client(self.peer())
         reason = admission.refusal(door, self.client)
         if len(connections) >= worker.connections_looked_at:
             worker.look_at_descriptors()
@@ -398,7 +398,7 @@ class Downstream:
     def look_at_peer(self) -> None:
         """Who is it, and may it say where a request came from? Asked once for each table."""
         worker = self.worker
-        host = self._peer()
+        host = self.peer()
         hop = worker.hops.get(host)
         if hop is None:
             hop = make_hop(
@@ -411,7 +411,7 @@ class Downstream:
         self.hop = hop
         self.hop_table = worker.table_number
 
-    def _peer(self) -> str:
+    def peer(self) -> str:
         """The client's address; empty on a Unix socket."""
         name = self.transport.get_extra_info("peername")
         return name[0] if isinstance(name, tuple) and name else ""

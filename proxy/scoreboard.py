@@ -317,8 +317,11 @@ S_CUT: Final = S_ABORTED + 1
 S_OUTCOMES_END: Final = S_CUT + len(CUT_REASONS)
 S_RETRIES: Final = S_OUTCOMES_END
 S_NOT_RETRIED: Final = S_RETRIES + len(RETRY_REASONS)
+S_ENTERED: Final = S_NOT_RETRIED + len(NOT_RETRIED_REASONS)
+"""Two words: accepted by the listeners of the first upstream's address, and of the second's
+(`TableService.entries`), whichever upstream they were sent to."""
 SERVICE_WORDS: Final = 192
-assert S_NOT_RETRIED + len(NOT_RETRIED_REASONS) <= SERVICE_WORDS
+assert S_ENTERED + 2 <= SERVICE_WORDS
 
 NO_UPSTREAM: Final = 2
 """In the in-flight table: accepted, and no upstream picked yet (held)."""

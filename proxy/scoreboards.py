@@ -91,6 +91,7 @@ _SERVICE: Final[Mapping[str, int]] = {
     **_group("cut", own.CUT_REASONS, own.S_CUT),
     **_group("retries", own.RETRY_REASONS, own.S_RETRIES),
     **_group("not_retried", own.NOT_RETRIED_REASONS, own.S_NOT_RETRIED),
+    **_group("entered", ("first", "second"), own.S_ENTERED),
 }
 
 

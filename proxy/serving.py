@@ -28,6 +28,7 @@ from turnout.proxy.scoreboard import (
 )
 
 if TYPE_CHECKING:
+    from turnout.proxy.arrivals import Entry
     from turnout.proxy.worker_core import Worker
 
 UNMATCHED_SLOT: Final = 0
@@ -63,6 +64,7 @@ class ServiceState:
         "accepted",
         "base",
         "budget",
+        "entered",
         "epoch",
         "held",
         "hold",
@@ -87,6 +89,8 @@ class ServiceState:
         self.budget = _budget(table)
         self.upstreams: list[UpstreamState] = []
         self.try_out: re.Pattern[bytes] | None = None
+        self.entered: dict[str, Entry] = {}
+        """Listener's bind -> what requests that came in by it are counted in, beside."""
         self.word = _NO_WORD
         self.epoch = 0
         self.hold = False
@@ -147,6 +151,7 @@ class Serving:
             elif _budget_settings(service.table) != _budget_settings(entry):
                 service.budget = _budget(entry)
             service.table = entry
+            service.entered = self._worker.arrivals.of_service(entry.slot, base, entry.entries)
             name = entry.try_out_header.encode()
             service.try_out = field_pattern(name) if name else None
             service.upstreams = [

@@ -28,11 +28,13 @@ from turnout.proxy import deadlines, descriptors, drain, fast_path, slow
 from turnout.proxy.accesslog import BATCH_BYTES, AccessLog
 from turnout.proxy.admission import Admission
 from turnout.proxy.adoption import Adoption
+from turnout.proxy.arrivals import Arrivals, Counted
 from turnout.proxy.channel import Channel
 from turnout.proxy.commands import (
     CloseIdle,
     Cut,
     Done,
+    Entered,
     FrameReader,
     Hello,
     Message,
@@ -123,6 +125,7 @@ class Worker:
         ]
         """First words of the in-flight slots that nobody uses."""
         self.admission = Admission(self.scoreboard, self.region, self.trusts)
+        self.arrivals = Arrivals()
         self.turned_away = 0
         """Connections that were refused and have not gone yet."""
         self.accept_paused = False
@@ -301,10 +304,11 @@ class Worker:
         if not self.draining:
             self.words[self.region_base + R_STATE] = WorkerState.SERVING
 
-    def _new_connection(self, bind: str) -> Downstream:
+    def _new_connection(self, bind: str) -> Downstream | Counted:
         paths = self.table.health_paths
         path = paths.get(bind, "").encode() if paths else b""
-        return Downstream(self, self.admission.door(bind), path)
+        down = Downstream(self, self.admission.door(bind), path)
+        return Counted(down, bind) if bind in self.arrivals.binds else down
 
     async def _serve_sockets(self) -> None:
         """Accept from what is ours, everybody's, or nobody's."""
@@ -439,9 +443,26 @@ class Worker:
         )
         self._use_log(table)
         self.serving.adopt(table, self.scoreboard, self.region, self.number)
+        self._count_by_listener(table)
         words, base = self.words, self.region_base
         words[base + R_TABLE_LOADED] = max(words[base + R_TABLE_LOADED], number)
         words[base + R_TABLE_IN_FORCE] = number
+
+    def _count_by_listener(self, table: RoutingTable) -> None:
+        """Count what comes in by the listeners that the table names, over the connections that
+        are open already, too."""
+        binds = frozenset(
+            bind for service in table.services for entry in service.entries for bind in entry
+        )
+        before, self.arrivals.binds = self.arrivals.binds, binds
+        if binds == before:
+            return
+        for connection in self.connections:
+            door = connection.door
+            if door is None or (door.bind in binds) == (door.bind in before):
+                continue
+            counted = Counted(connection, door.bind) if door.bind in binds else connection
+            connection.transport.set_protocol(cast(asyncio.BaseProtocol, counted))
 
     def _use(self, table: RoutingTable) -> None:
         """Take out of the table what each request asks for. No limit is infinity here."""
@@ -639,6 +660,9 @@ class Worker:
                 if passive is not None:
                     self.channel.send(passive)
         self.serving.forget_gone()
+        if self.channel.takes_logs:
+            for entry in self.arrivals.untold():
+                self.channel.send(Entered(entry.slot, entry.upstream, entry.take()))
 
     def _use_log(self, table: RoutingTable) -> None:
         if table.access_log != "off":

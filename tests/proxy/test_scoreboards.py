@@ -190,7 +190,7 @@ def test_every_counter_has_a_name() -> None:
     offsets = {*scoreboards._UPSTREAM.values()}
     assert offsets == set(range(sb.U_LATENCY + sb.LATENCY_BUCKETS))
     service = {*scoreboards._SERVICE.values()}
-    assert service == set(range(sb.S_ACCEPTED, sb.S_NOT_RETRIED + len(sb.NOT_RETRIED_REASONS)))
+    assert service == set(range(sb.S_ACCEPTED, sb.S_ENTERED + 2))
     # What is open at each listener is for the siblings alone.
     headers = {value for name, value in vars(sb).items() if name.startswith("R_")}
     headers.discard(sb.R_LISTENERS)

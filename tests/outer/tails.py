@@ -1,0 +1,13 @@
+"""Settings of a service whose old side is watched, for tests of what comes in there."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def outer(listeners: Mapping[str, Sequence[str]], **tail: Any) -> dict[str, Any]:
+    """An `outer:` section with these listeners of each upstream's address. Nothing calls its
+    system unless there is a switchover."""
+    return {
+        "kind": "webhook",
+        "tail": {"listeners": {name: list(binds) for name, binds in listeners.items()}, **tail},
+    }
