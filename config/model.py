@@ -270,6 +270,8 @@ class TailPolicy:
     """0: it is waited for as long as it takes."""
     listeners: Mapping[str, tuple[str, ...]]
     """Upstream -> binds of the listeners that its address leads to."""
+    networks: int = 1000
+    """So many client networks are told apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,8 @@ class TableService:
     entries: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """Binds of the listeners that the address of each upstream leads to: what comes in there
     is counted, and from which networks."""
+    entry_networks: int = 1000
+    """So many of these are told apart between two messages to control."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ cannot disagree.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypedDict
 
 from turnout.config.address import Address, AddressKind
 from turnout.config.model import Configuration, Reuse, Service
@@ -238,17 +238,22 @@ def _service(
         hold_timeout_s=service.hold.timeout_s,
         try_out_header=service.try_out.header if service.try_out else "",
         try_out_token=service.try_out.token if service.try_out else "",
-        entries=_entries(service),
+        **_entries(service),
     )
 
 
-def _entries(service: Service) -> tuple[tuple[str, ...], tuple[str, ...]]:
+class _Entries(TypedDict, total=False):
+    entries: tuple[tuple[str, ...], tuple[str, ...]]
+    entry_networks: int
+
+
+def _entries(service: Service) -> _Entries:
     """The listeners that each upstream's address leads to, where their requests are counted."""
     tail = service.outer.tail if service.outer is not None else None
     if tail is None:
-        return (), ()
+        return {}
     first, second = (tail.listeners.get(name, ()) for name in service.names)
-    return first, second
+    return {"entries": (first, second), "entry_networks": tail.networks}
 
 
 def _table(

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
+from turnout.config.table import TableService
 from turnout.proxy.exchange import Exchange, State
 from turnout.proxy.scoreboard import S_ENTERED
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from turnout.proxy.downstream import Downstream
     from turnout.proxy.serving import ServiceState
 
-NETWORKS_MAX: Final = 1000
-"""Networks that a worker tells apart between two messages to control."""
 OTHER: Final = "other"
 UNIX: Final = "unix"
 """Of clients on a Unix socket."""
@@ -28,7 +27,7 @@ _ENDED: Final = State.ENDED
 class Entry:
     """One upstream's address as the way in to one service: of one worker."""
 
-    __slots__ = ("networks", "slot", "upstream", "word")
+    __slots__ = ("networks", "networks_max", "slot", "upstream", "word")
 
     def __init__(self, slot: int, upstream: int, word: int) -> None:
         self.slot = slot
@@ -37,11 +36,13 @@ class Entry:
         """Index of its counter in the scoreboard."""
         self.networks: dict[str, int] = {}
         """Network -> requests that control has not been told of."""
+        self.networks_max = 0
+        """So many are told apart; what comes from others is theirs together (`OTHER`)."""
 
     def note(self, network: str) -> None:
         """A request came from there."""
         networks = self.networks
-        if network not in networks and len(networks) >= NETWORKS_MAX:
+        if network not in networks and len(networks) >= self.networks_max:
             network = OTHER
         networks[network] = networks.get(network, 0) + 1
 
@@ -61,18 +62,17 @@ class Arrivals:
         self.binds: frozenset[str] = frozenset()
         """Of the listeners whose connections are `Counted`."""
 
-    def of_service(
-        self, slot: int, base: int, entries: tuple[tuple[str, ...], tuple[str, ...]]
-    ) -> dict[str, Entry]:
+    def of_service(self, service: TableService, base: int) -> dict[str, Entry]:
         """Bind -> what its requests are counted in; `base` is where the service's block begins."""
         found: dict[str, Entry] = {}
-        for upstream, binds in enumerate(entries):
+        for upstream, binds in enumerate(service.entries):
             for bind in binds:
-                key = slot, upstream
+                key = service.slot, upstream
                 entry = self._entries.get(key)
                 if entry is None:
-                    entry = Entry(slot, upstream, base + S_ENTERED + upstream)
+                    entry = Entry(service.slot, upstream, base + S_ENTERED + upstream)
                     self._entries[key] = entry
+                entry.networks_max = service.entry_networks
                 found[bind] = entry
         return found
 

@@ -151,7 +151,7 @@ class Serving:
             elif _budget_settings(service.table) != _budget_settings(entry):
                 service.budget = _budget(entry)
             service.table = entry
-            service.entered = self._worker.arrivals.of_service(entry.slot, base, entry.entries)
+            service.entered = self._worker.arrivals.of_service(entry, base)
             name = entry.try_out_header.encode()
             service.try_out = field_pattern(name) if name else None
             service.upstreams = [

@@ -50,12 +50,19 @@ class Tail(Section):
         "time to live alone is waited for.",
     )
 
+    networks: Annotated[int, Count("1", "100000")] = knob(
+        1000,
+        "So many client networks are told apart, those that most requests came from; the rest is "
+        "counted as `other`.",
+    )
+
     def to_model(self) -> model.TailPolicy:
         return model.TailPolicy(
             below=self.below,
             for_s=self.for_,
             timeout_s=self.timeout,
             listeners={name: tuple(map(str, binds)) for name, binds in self.listeners.items()},
+            networks=self.networks,
         )
 
 

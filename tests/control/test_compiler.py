@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ROOT
+from tests.outer.tails import outer
 from turnout.config.loader import load_text
 from turnout.config.model import Configuration
 from turnout.config.table import TableServer
@@ -81,6 +82,7 @@ def test_every_limit_of_the_table_has_a_knob() -> None:
         "hold": {"requests": 1, "timeout": "1s"},
         "health": {"passive": {"connect_failures": 1, "avoid": "1s"}},
         "try_out": {"header": "X-Try", "token": "secret"},
+        "outer": outer({"blue": ["127.0.0.1:8080"]}, networks=1),
     }
     found = configuration(
         services={"shop": shop},
