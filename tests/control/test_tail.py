@@ -136,6 +136,14 @@ def test_some_are_allowed_where_the_limit_says_so() -> None:
     assert verdict(watched("3/min", 163, *three_at_once), 163, 60, rule).over
 
 
+def test_two_that_were_hardly_less_than_a_span_apart_are_too_many() -> None:
+    """Though by the looks they may have been a whole one apart."""
+    rule = policy("2/min", 120)
+    apart = (100.9, 160.1)
+    assert verdict(watched("2/min", 220, *apart), 220, 60, rule).over is False
+    assert verdict(watched("2/min", 221, *apart), 221, 60, rule).over is True
+
+
 def test_the_reason_says_what_is_missing_in_numbers() -> None:
     rule = policy("1/min", 300)
     quiet = watched("1/min", 400, 310.0, 318.0, 320.0)
