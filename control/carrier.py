@@ -9,7 +9,7 @@ derived anew from the value, and each may be carried out again.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from turnout.control.journal import Journal
 from turnout.control.loops import keep_running
 from turnout.control.outer.layers import OuterLayers
 from turnout.control.outer.mover import Mover, Stopped, shown
-from turnout.control.ports import Prober, Workers
+from turnout.control.ports import Prober, Tails, Workers
 from turnout.control.refusals import stale
 from turnout.control.state import State, Switchover, without_weight
 from turnout.control.store import (
@@ -56,6 +56,8 @@ class World:
 
     outer: OuterLayers
     gates: GateKeeper
+    tails: Tails | None
+    """None: nobody counts who still comes by an old address."""
     store: Store
     workers: Workers
     prober: Prober
@@ -310,8 +312,10 @@ class Carrier:
         if value.outer is None:
             return None
         first = await world.store(Database.outer_first, value.id)
-        found = await world.store(Database.outer_moves, value.id)
-        return shown(value, first, found)
+        moves = await world.store(Database.outer_moves, value.id)
+        tail = await world.store(Database.outer_tail, value.id)
+        found = shown(value, first, moves)
+        return None if found is None else {**found, "tail": tail}
 
     # ------------------------------------------------------------ the task
 
@@ -411,6 +415,8 @@ class Carrier:
                 return await self._beyond(value, command)
             case orders.PassGates(step):
                 return await self._gates(value, step)
+            case orders.AwaitTail(upstream):
+                return await self._tail(value, upstream)
             case orders.CheckHealth(upstream, until):
                 return await self._check(value, upstream, until)
             case orders.CheckReturn():
@@ -454,6 +460,43 @@ class Carrier:
             reason = f"{value.outcome}; {error}" if value.outcome else str(error)
             return switchover.GaveUp(self.now(), reason)
         return None
+
+    async def _tail(self, value: Switchover, upstream: int) -> switchover.Event | None:
+        """Wait until the old side may go. One that does not end in time is for a person."""
+        world = self._world
+        policy = None if (outer := self._service().outer) is None else outer.tail
+        moves = await world.store(Database.outer_moves, value.id)
+        in_sync = [move.in_sync_at for move in moves if move.in_sync_at is not None]
+        if policy is None or world.tails is None or not in_sync:
+            return None
+        old, mover = value.name(upstream), self._outside()
+        mover.doing = f"waits for who still comes by {old}: turnout tail {value.service}"
+        try:
+            while True:
+                passed_s = self.now() - max(in_sync)
+                tail = await mover.tail(upstream)
+                summary = await world.tails.wait_over(
+                    value.service, old, passed_s, tail.ttl_s, policy
+                )
+                counted = (await mover.tail(upstream)).requests_per_min
+                few = counted is None or counted < 60 * policy.below.per_second
+                late = policy.timeout_s and self.now() - max(in_sync) > policy.timeout_s
+                if not summary.over or few or late:
+                    break
+                await asyncio.sleep(RETRY_S)
+        finally:
+            mover.doing = ""
+        over = summary.over and few
+        reason = summary.reason if few else f"the system itself counts {counted:g} a minute"
+        document = {**asdict(summary), "over": over, "reason": reason, "ttl_seconds": tail.ttl_s}
+        await world.store(Database.keep_outer_tail, value.id, document)
+        if over:
+            return None
+        return switchover.GaveUp(
+            self.now(),
+            f"{old} must not be removed yet: after {policy.timeout_s:g} s (tail.timeout) {reason};"
+            f" weights are as they should be; turnout tail --wait says when it may go",
+        )
 
     async def _gates(self, value: Switchover, step: int) -> switchover.Event | None:
         if value.forced_by:

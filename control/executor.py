@@ -22,7 +22,7 @@ from turnout.control.journal import Journal
 from turnout.control.outer.layers import OuterLayers
 from turnout.control.outer.mover import preview
 from turnout.control.outer.seams import OuterError
-from turnout.control.ports import Prober, Tables, Workers
+from turnout.control.ports import Prober, Tables, Tails, Workers
 from turnout.control.refusals import (
     BadServers,
     BadWeights,
@@ -84,6 +84,7 @@ class Executor:
         configuration: Configuration,
         clock: Clock,
         outer: OuterLayers | None = None,
+        tails: Tails | None = None,
         tick_s: float = TICK_S,
     ) -> None:
         """`tick_s` is how often conditions are looked at."""
@@ -98,6 +99,7 @@ class Executor:
         self._world = World(
             outer=self.outer,
             gates=GateKeeper(self.outer, store, journal),
+            tails=tails,
             store=store,
             workers=workers,
             prober=prober,

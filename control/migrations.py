@@ -30,6 +30,8 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE outer_moves (switchover TEXT NOT NULL REFERENCES switchovers (id)"
         " ON DELETE CASCADE, step INTEGER NOT NULL, document TEXT NOT NULL,"
         " PRIMARY KEY (switchover, step)) STRICT",
+        "CREATE TABLE outer_tails (switchover TEXT PRIMARY KEY REFERENCES switchovers (id)"
+        " ON DELETE CASCADE, document TEXT NOT NULL) STRICT",
         "CREATE TABLE gate_results (switchover TEXT NOT NULL REFERENCES switchovers (id)"
         " ON DELETE CASCADE, step INTEGER NOT NULL, name TEXT NOT NULL, document TEXT NOT NULL,"
         " PRIMARY KEY (switchover, step, name)) STRICT",

@@ -56,6 +56,15 @@ class OuterLedger(Ledger):
         )
         return None if row is None else moves.from_document(json.loads(row[0]))
 
+    def keep_outer_tail(self, id: str, document: Mapping[str, Any]) -> None:
+        """Keep what became of the tail of a switchover."""
+        with self._transaction():
+            self._run("INSERT OR REPLACE INTO outer_tails VALUES (?, ?)", id, json.dumps(document))
+
+    def outer_tail(self, id: str) -> dict[str, Any] | None:
+        row = self._maybe("SELECT document FROM outer_tails WHERE switchover = ?", id)
+        return None if row is None else json.loads(row[0])
+
     def keep_gate(self, id: str, step: int, name: str, document: Mapping[str, Any]) -> None:
         """Keep a gate's last answer at a step."""
         with self._transaction():

@@ -27,9 +27,21 @@ def beyond_view(receipt: Json) -> list[RenderableType]:
     views: list[RenderableType] = []
     if receipt.get("outer"):
         views.append(moves_table(receipt["outer"]))
+        if tail := receipt["outer"].get("tail"):
+            views.append(_tail(tail))
     if receipt.get("gates"):
         views.append(gates_table(receipt["gates"]))
     return views
+
+
+def _tail(tail: Json) -> Text:
+    """Who came by the old side's address since, and whether it may go."""
+    counted = "nobody counted them" if tail["requests"] is None else f"{tail['requests']} requests"
+    networks = ", ".join(f"{network} {count}" for network, count in tail["networks"])
+    may = "may be removed" if tail["over"] else "must not be removed yet"
+    said = f"tail: {tail['upstream']} {may} after {tail['seconds']:.0f} s, {counted} came by it"
+    text = f"{said} ({networks})" if networks else said
+    return Text(f"{text}: {tail['reason']}", style="" if tail["over"] else "red")
 
 
 def moves_table(outer: Json) -> Table:

@@ -75,7 +75,8 @@ CREATE TABLE baselines (
 ) STRICT;
 
 -- What an outer system (DNS, a load balancer) had when a switchover first looked: what going back
--- restores; and how far each step's move of it is, written before its call and after it.
+-- restores; how far each step's move of it is, written before its call and after it; and who came
+-- by the old way afterwards.
 CREATE TABLE outer_firsts (
     switchover       TEXT    PRIMARY KEY REFERENCES switchovers (id) ON DELETE CASCADE,
     document         TEXT    NOT NULL
@@ -86,6 +87,11 @@ CREATE TABLE outer_moves (
     step             INTEGER NOT NULL,
     document         TEXT    NOT NULL,
     PRIMARY KEY (switchover, step)
+) STRICT;
+
+CREATE TABLE outer_tails (
+    switchover       TEXT    PRIMARY KEY REFERENCES switchovers (id) ON DELETE CASCADE,
+    document         TEXT    NOT NULL
 ) STRICT;
 
 -- The last answer of each gate at each step.

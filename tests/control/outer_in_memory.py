@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from turnout.config.model import Configuration, Outer, OuterOrder
+from turnout.config.model import Configuration, Outer, OuterOrder, TailPolicy
 from turnout.control.outer.layers import OuterLayers
 from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import (
@@ -23,6 +23,7 @@ from turnout.control.outer.seams import (
     Verdict,
     Wanted,
 )
+from turnout.control.ports import TailSummary
 
 
 @dataclass
@@ -44,6 +45,8 @@ class MemoryRouter:
     """What a writing call waits for before it is carried out."""
     journal: list[str] = field(default_factory=list)
     changes: int = 0
+    counted: list[float] = field(default_factory=list)
+    """Requests a minute that the system itself counts on the old side, at each look."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -98,10 +101,29 @@ class MemoryRouter:
         return Progress(self.verdict, self.detail)
 
     async def tail(self, old_upstream: int) -> Tail:
-        return Tail(0.0)
+        return Tail(60.0, self.counted.pop(0) if self.counted else None)
 
     async def close(self) -> None:
         self.journal.append("close")
+
+
+@dataclass
+class MemoryTails:
+    """Says that a tail is over once a test lets it."""
+
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    in_time: bool = True
+    asked: list[tuple[str, str, float]] = field(default_factory=list)
+    """(service, upstream, TTL)."""
+
+    async def wait_over(
+        self, service: str, upstream: str, passed_s: float, ttl_s: float, policy: TailPolicy
+    ) -> TailSummary:
+        assert passed_s >= 0
+        self.asked.append((service, upstream, ttl_s))
+        await self.over.wait()
+        reason = "no request for 5m" if self.in_time else "3 requests in the last minute"
+        return TailSummary(upstream, self.in_time, reason, 301.5, 17, (("10.0.0.0/24", 17),))
 
 
 class MemoryLayers(OuterLayers):
@@ -114,6 +136,7 @@ class MemoryLayers(OuterLayers):
         *,
         in_sync_timeout_s: float = 5.0,
         retry_s: float = 5.0,
+        tail: TailPolicy | None = None,
     ) -> Outer:
         self.outer = Outer(
             kind="memory",
@@ -121,7 +144,7 @@ class MemoryLayers(OuterLayers):
             in_sync_timeout_s=in_sync_timeout_s,
             retry_s=retry_s,
             call_timeout_s=0.05,
-            tail=None,
+            tail=tail,
             settings=router,
         )
         self._router = router

@@ -21,6 +21,7 @@ from turnout.control.events import Event
 from turnout.control.executor import Executor
 from turnout.control.journal import Journal
 from turnout.control.outer.layers import OuterLayers
+from turnout.control.ports import Tails
 from turnout.control.refusals import (
     BadServers,
     BadWeights,
@@ -115,6 +116,7 @@ async def opened(
     prober: MemoryProber | None = None,
     configuration: Configuration | None = None,
     layers: Callable[[Store, Journal], OuterLayers] | None = None,
+    tails: Tails | None = None,
 ) -> AsyncIterator[Bench]:
     configuration = configuration or configured()
     store = Store.open(path / "turnout.db")
@@ -135,6 +137,7 @@ async def opened(
         tables=tables,
         journal=journal,
         outer=layers(store, journal) if layers is not None else None,
+        tails=tails,
         configuration=configuration,
         clock=Clock(time.time),
         tick_s=0.005,

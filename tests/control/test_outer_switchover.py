@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.control.in_memory import MemoryWorkers
-from tests.control.outer_in_memory import MemoryLayers, MemoryRouter
+from tests.control.outer_in_memory import MemoryLayers, MemoryRouter, MemoryTails
 from tests.control.test_executor import CI, Bench, configured, opened
-from turnout.config.model import OuterOrder
+from turnout.config.model import OuterOrder, Rate, TailPolicy
+from turnout.control import carrier
 from turnout.control.outer import mover as mover_module
 from turnout.control.outer.seams import NotDone, OuterError, Refused, ReplyLost, Verdict
 from turnout.control.refusals import OuterUnusable
@@ -52,6 +53,7 @@ async def beyond(
     router: MemoryRouter | None = None,
     order: OuterOrder = OuterOrder.OUTER_FIRST,
     workers: MemoryWorkers | None = None,
+    tails: MemoryTails | None = None,
     **limits: Any,
 ) -> AsyncIterator[Beyond]:
     router = router or MemoryRouter()
@@ -67,7 +69,7 @@ async def beyond(
     outer = MemoryLayers(None, None, lambda what, remedy: None, lambda: 0.0)  # type: ignore[arg-type]
     service = replace(configuration.services[0], outer=outer.use(router, order, **limits))
     configuration = replace(configuration, services=(service,))
-    async with opened(path, workers, None, configuration, layers) as made:
+    async with opened(path, workers, None, configuration, layers, tails) as made:
         yield Beyond(made, router)
 
 
@@ -350,6 +352,69 @@ async def test_a_way_back_that_cannot_be_gone_is_for_a_person(tmp_path: Path) ->
         assert "the zone is locked" in ended.outcome
         # The proxy's own weights are back: whichever way clients come, they reach blue.
         assert made.bench.weights[-1] == 0
+
+
+# ---------------------------------------------------------------- who still comes
+
+TAIL = TailPolicy(below=Rate(1, 60.0), for_s=300.0, timeout_s=3600.0, listeners={})
+
+
+async def test_it_is_completed_when_its_tail_is_over_and_the_receipt_says_so(
+    tmp_path: Path,
+) -> None:
+    tails = MemoryTails()
+    async with beyond(tmp_path, tails=tails, tail=TAIL) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: bool(tails.asked))
+        value = await made.bench.executor.get(started.id)
+        assert value.state is State.DRAINING
+        now = await made.bench.executor.beyond(value)
+        assert now is not None
+        assert "turnout tail shop" in now["doing"]
+        assert tails.asked == [("shop", "blue", 60.0)]
+        tails.over.set()
+        ended = await made.bench.ended(started)
+        assert ended.state is State.COMPLETED
+        tail = (await made.receipt(ended.id))["tail"]
+        assert (tail["over"], tail["requests"], tail["networks"]) == (
+            True,
+            17,
+            [["10.0.0.0/24", 17]],
+        )
+
+
+async def test_a_tail_that_is_not_over_in_time_fails_it_with_the_weights_where_they_are(
+    tmp_path: Path,
+) -> None:
+    tails = MemoryTails(in_time=False)
+    tails.over.set()
+    async with beyond(tmp_path, tails=tails, tail=TAIL) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is State.FAILED
+        assert "blue must not be removed yet" in ended.outcome
+        assert "3 requests in the last minute" in ended.outcome
+        assert (made.router.weight, made.bench.weights) == (10_000, [10_000])
+
+
+async def test_what_the_system_itself_counts_has_to_be_few_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrier, "RETRY_S", 0.01)
+    tails, router = MemoryTails(), MemoryRouter(counted=[0.0, 40.0, 40.0, 0.5])
+    tails.over.set()
+    async with beyond(tmp_path, router, tails=tails, tail=TAIL) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert (ended.state, router.counted) == (State.COMPLETED, [])
+
+
+async def test_during_its_tail_it_can_be_taken_back(tmp_path: Path) -> None:
+    tails = MemoryTails()
+    async with beyond(tmp_path, tails=tails, tail=TAIL) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: bool(tails.asked))
+        await made.bench.executor.rollback("shop", CI)
+        ended = await made.bench.ended(started)
+        assert (ended.state, made.router.weight) == (State.ROLLED_BACK, 0)
 
 
 # ---------------------------------------------------------------- a crash at any call
