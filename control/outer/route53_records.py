@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Final
 
 from turnout.config.outer.route53 import RecordTarget, RecordType, Route53
@@ -58,15 +57,16 @@ def weights_for(second_weight: int) -> tuple[int, int]:
     """
     if second_weight in (0, WHOLE):
         return (100, 0) if second_weight == 0 else (0, 100)
-    best: tuple[Fraction, bool, int] | None = None
+    best = (float(WHOLE), True, 0)
     chosen = (1, 1)
     for total in range(2, 2 * WEIGHT_MAX + 1):
         below = second_weight * total // WHOLE
         for second in (below, below + 1):
             first = total - second
             if 1 <= second <= WEIGHT_MAX and 1 <= first <= WEIGHT_MAX:
-                off = abs(Fraction(second, total) - Fraction(second_weight, WHOLE))
-                if best is None or (off, total != 100, total) < best:
+                # Of whole numbers this small, what is equally near is equal as a float too.
+                off = abs(second * WHOLE - second_weight * total) / total
+                if (off, total != 100, total) < best:
                     best, chosen = (off, total != 100, total), (first, second)
     return chosen
 

@@ -152,6 +152,11 @@ class FakeRoute53(FakeService):
         """As if it were another account's, or long ago: no change id is known."""
         self.changes[:] = [_Change("", _now(), 0.0, dict(self.sets))]
 
+    @property
+    def batches(self) -> list[list[tuple[str, Set]]]:
+        """What each writing call asked for: action and record set."""
+        return [read_batch(call.body) for call in self.writing]
+
     def records(self) -> list[Record]:
         """What the API lists, in its order."""
         return _records(self.sets)
@@ -263,7 +268,7 @@ class FakeRoute53(FakeService):
         raise _Invalid(404, "NoSuchChange", f"Could not find resource with ID: {change_id}")
 
     def _change(self, body: bytes) -> web.Response:
-        batch = _read_batch(body)
+        batch = read_batch(body)
         after = dict(self.sets)
         messages: list[str] = []
         touched: set[Key] = set()
@@ -441,7 +446,7 @@ def _policy(one: Set) -> str:
 # ---------------------------------------------------------------- XML
 
 
-def _read_batch(body: bytes) -> list[tuple[str, Set]]:
+def read_batch(body: bytes) -> list[tuple[str, Set]]:
     """The changes of a request. Raises _Invalid as the service does for a wrong schema."""
     try:
         root = ElementTree.fromstring(body)
