@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from turnout.config.address import Address, AddressKind
 from turnout.config.knobs import Kind, person_text
@@ -185,6 +186,37 @@ class Statuses(Kind):
     def schema(self) -> dict[str, Any]:
         one: dict[str, Any] = {"type": ["integer", "string"]}
         return {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Kind):
+    """Where the API of a platform is: a URL without a path, as credentials are sent there."""
+
+    def read(self, value: Any, base: Path) -> str:
+        text = person_text(value, "a URL").removesuffix("/")
+        if not re.fullmatch(r"https?://[A-Za-z0-9._:\[\]-]{1,255}", text, re.ASCII):
+            raise ValueError(f"expected {self.expected()}")
+        try:
+            url = urlsplit(text)
+            host, port = url.hostname or "", url.port
+        except ValueError:
+            raise ValueError(f"expected {self.expected()}") from None
+        if not host or port == 0:
+            raise ValueError(f"expected {self.expected()}")
+        if url.scheme == "http" and not is_loopback(host):
+            raise ValueError("a token would go there in the clear. Write https://")
+        return text
+
+    def expected(self) -> str:
+        return "`https://host` or `https://host:port`; `http://` to this machine alone"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine by its spelling alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)

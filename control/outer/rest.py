@@ -6,7 +6,7 @@ not followed: a credential would go with them.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import httpx
 
@@ -23,6 +23,16 @@ from turnout.control.outer.seams import (
 
 Authorization = Callable[[], Awaitable[Mapping[str, str]]]
 """Gives the fields that say who calls; it may raise OuterError."""
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """An authorization that may have others when its fields are refused."""
+
+    async def renew(self, refused: Mapping[str, str]) -> bool:
+        """These fields were refused (401): whether there are others now."""
+        ...
+
 
 _SHOWN_MAX: Final = 300
 _CONFLICTS: Final = frozenset({409, 410, 412})
@@ -79,15 +89,18 @@ class Rest:
 
         Raises NotDone, Throttled (429), Denied (401, 403), Conflict (409, 410, 412), Refused
         (other 4xx, and 3xx), ReplyLost (5xx and no answer, of what is no read; a read that
-        fails is NotDone).
+        fails is NotDone). What is refused by 401 is made a second time if the authorization has
+        others then: it was not carried out.
         """
-        await self._turn()
-        fields = {**await self._authorization(), **(headers or {})}
         what = f"{self._who}: {method} {path}"
+        request = self._client.build_request(
+            method, path, json=json, content=content, params=params, headers=headers
+        )
         try:
-            answer = await self._client.request(
-                method, path, json=json, content=content, params=params, headers=fields
-            )
+            who = await self._authorization()
+            answer = await self._send(request, who)
+            if answer.status_code == 401 and await self._renewed(who):
+                answer = await self._send(request, await self._authorization())
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotDone(f"{what}: {_words(error)}") from error
         except httpx.HTTPError as error:
@@ -98,6 +111,16 @@ class Rest:
             hidden = [answer.request.headers.get(name, "") for name in self._secret_fields]
             raise _refusal(what, answer, hidden, reads=method in _READS)
         return answer
+
+    async def _send(self, request: httpx.Request, who: Mapping[str, str]) -> httpx.Response:
+        await self._turn()
+        request.headers.update(who)
+        return await self._client.send(request)
+
+    async def _renewed(self, refused: Mapping[str, str]) -> bool:
+        return isinstance(self._authorization, Renewable) and await self._authorization.renew(
+            refused
+        )
 
     async def document(self, method: str, path: str, **more: Any) -> Any:
         """As `call`; its body as JSON. Raises ReplyLost, or NotDone of a read, when it is none."""
