@@ -79,7 +79,8 @@ class Route53Target(Target):
             identifier: self.fake.get(NAME, "A", identifier)["Weight"]
             for identifier in ("shop-blue", "shop-green")
         }
-        return round(WHOLE * weights["shop-green"] / sum(weights.values()))
+        share: float = weights["shop-green"] / sum(weights.values())
+        return round(WHOLE * share)
 
     def change_weight_outside(self) -> None:
         for type_ in ("A", "AAAA"):
