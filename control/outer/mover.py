@@ -187,7 +187,7 @@ class Mover:
     async def _asked(self, value: Switchover, move: Move, now: Now) -> Move:
         """From `intended` to taken on, or to what ends it. Each round reads first."""
         trying = _Trying(self.outer.retry_s, now)
-        uncertain = move.calls > 0
+        uncertain = move.calls > 0 or await self._left_unsettled(value)
         while True:
             if uncertain and (await self.capabilities()).exchange:
                 # The call before may still be on its way: made twice it would undo itself.
@@ -218,7 +218,7 @@ class Mover:
             match moves.decide(move, reading, first, others, self.names, exchange=exchange):
                 case moves.Stop(reason):
                     return await self._given_up(value, move, Stage.FAILED, reason)
-                case moves.Done() if not await self._left_unknown(value):
+                case moves.Done() if not await self._left_unsettled(value):
                     done = replace(move, stage=Stage.NOTHING, in_sync_at=now())
                     return await self._kept(value, done)
                 case moves.Done() | moves.Confirm():
@@ -326,10 +326,10 @@ class Mover:
             raise OuterError("it was never looked at, as this switchover began without it")
         return first
 
-    async def _left_unknown(self, value: Switchover) -> bool:
-        """Whether the switchover before left it without knowing whether it was in sync."""
+    async def _left_unsettled(self, value: Switchover) -> bool:
+        """Whether the switchover before left it without knowing that it was in sync."""
         last = await self._store(Database.outer_last, self._service, value.id)
-        return last is not None and last.stage is Stage.UNKNOWN
+        return last is not None and not last.settled
 
     async def _quiet(self, now: Now) -> None:
         """Let a call of which nobody knows arrive, or be given up, before it is looked for."""

@@ -19,6 +19,7 @@ from tests.control.test_executor import CI, Bench, configured, opened
 from turnout.config.model import OuterOrder, Rate, TailPolicy
 from turnout.control import carrier
 from turnout.control.outer import mover as mover_module
+from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import NotDone, OuterError, Refused, ReplyLost, Verdict
 from turnout.control.refusals import OuterUnusable
 from turnout.control.state import State
@@ -225,6 +226,30 @@ async def test_stuck_is_unknown_reported_and_not_taken_back(tmp_path: Path) -> N
         assert again.state is State.COMPLETED
         assert made.writes == ["set 10000"]
         assert "confirm" in router.journal
+
+
+async def test_a_swap_left_unknown_is_given_time_before_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A swap that comes late would undo the next one: it is waited for, and then read."""
+    router = MemoryRouter(exchange=True, weighted=False, errors=[ReplyLost("no answer")] * 100)
+    async with beyond(tmp_path, router, retry_s=0.05) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is State.FAILED
+        router.errors.clear()
+        waited: list[float] = []
+        quiet = Mover._quiet
+
+        async def late(self: Mover, now: Any) -> None:
+            waited.append(now())
+            await quiet(self, now)
+            router.weight = 10_000  # the first one has arrived
+
+        monkeypatch.setattr(Mover, "_quiet", late)
+        again = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert again.state is State.COMPLETED
+        assert len(waited) == 1
+        assert (router.weight, router.changes) == (10_000, 0)
 
 
 async def test_a_change_that_fails_leaves_everything_where_it_is(tmp_path: Path) -> None:
