@@ -130,7 +130,8 @@ class DnsName(Kind):
             raise ValueError(f"expected {self.expected()}; of another script, its `xn--` form")
         bare = text.removeprefix("*.") if self.wildcard else text
         label = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-        if len(text) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", bare):
+        wrong = len(text) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", bare)
+        if wrong or bare.rpartition(".")[2].isdecimal():  # which would be an address
             raise ValueError(f"expected {self.expected()}")
         return text
 

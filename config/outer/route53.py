@@ -114,7 +114,7 @@ class Route53(OuterSection):
     kind: Literal["route53"] = needed(KIND)
     zone_id: Annotated[str, ZoneId()] = needed("The hosted zone that has the records.")
     name: Annotated[str, DnsName(wildcard=True)] = needed(
-        "The records' name, in full: `shop.example`, `*.shop.example`."
+        "The records' name, in full: `shop.example`; in quotes where it begins with `*`."
     )
     types: tuple[Annotated[RecordType, Choice(RecordType)], ...] = knob(
         ["A"], "The records' types, which are changed together."

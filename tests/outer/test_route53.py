@@ -52,9 +52,9 @@ async def at_once() -> None:
     """No pace."""
 
 
-def make(fake: FakeRoute53, turn: Any = at_once, **more: Any) -> Router:
+def make(zone_id: str, turn: Any = at_once, **more: Any) -> Router:
     """A router of this section of the settings."""
-    outer = {"kind": "route53", "zone_id": fake.zone_id, "name": NAME, **more}
+    outer = {"kind": "route53", "zone_id": zone_id, "name": NAME, **more}
     if "targets" not in outer:
         outer["set_identifiers"] = {"blue": "shop-blue", "green": "shop-green"}
     found = load_text(CONFIGURATION.format(outer=outer), environ={}).services[0].outer
@@ -70,10 +70,10 @@ def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def served(fake: FakeRoute53, **more: Any) -> AsyncIterator[Router]:
+async def served(fake: FakeRoute53, zone_id: str = "", **more: Any) -> AsyncIterator[Router]:
     async with fake:
         os.environ["AWS_ENDPOINT_URL_ROUTE_53"] = fake.url  # the fixture above puts it back
-        router = make(fake, **more)
+        router = make(zone_id or fake.zone_id, **more)
         try:
             yield router
         finally:
@@ -562,7 +562,7 @@ async def test_twenty_services_together_stay_under_the_pace() -> None:
     pace = Pace(20.0, 5)
     async with fake, AsyncExitStack() as stack:
         os.environ["AWS_ENDPOINT_URL_ROUTE_53"] = fake.url
-        routers = [make(fake, pace.turn) for _ in range(20)]
+        routers = [make(fake.zone_id, pace.turn) for _ in range(20)]
         for router in routers:
             stack.push_async_callback(router.close)
         began_s = time.monotonic()
