@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -145,14 +145,19 @@ def _default(field: FieldInfo, below: str | None) -> str:
 
 def _expected(field: FieldInfo) -> str:
     kinds = [entry for entry in field.metadata if isinstance(entry, Kind)]
-    if kinds:
-        return kinds[0].expected()
-    annotation = field.annotation
-    if get_origin(annotation) is tuple:
-        item = get_args(annotation)[0]
-        kind = next(entry for entry in get_args(item)[1:] if isinstance(entry, Kind))
-        return f"a list of: {kind.expected()}"
-    return " or ".join(f"`{value}`" for value in get_args(annotation))
+    return kinds[0].expected() if kinds else _expected_of(field.annotation)
+
+
+def _expected_of(annotation: Any) -> str:
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        kind = next((entry for entry in inside[1:] if isinstance(entry, Kind)), None)
+        return kind.expected() if kind else _expected_of(inside[0])
+    if origin is tuple:
+        return f"a list of: {_expected_of(inside[0])}"
+    if origin is dict:
+        return f"a mapping to: {_expected_of(inside[1])}"
+    return " or ".join(f"`{value}`" for value in inside)
 
 
 def sections_of(field: FieldInfo) -> tuple[str, Sequence[type[Section]]]:

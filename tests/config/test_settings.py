@@ -65,6 +65,12 @@ def test_the_reference_page_is_what_the_settings_say() -> None:
     assert reference.PAGE.read_text() == reference.page(), "run `make docs`"
 
 
+def test_the_reference_page_has_words_for_a_mapping_and_no_types_of_the_language() -> None:
+    page = reference.page()
+    assert "a mapping to: one line of at most 128 characters" in page
+    assert "typing." not in page and "Annotated" not in page
+
+
 def test_the_reference_page_names_every_knob() -> None:
     page = reference.page()
     missing = [place for place, _ in knobs() if f"`{place.rpartition('.')[2]}`" not in page]
