@@ -24,6 +24,10 @@ from turnout.control.outer.seams import (
 Authorization = Callable[[], Awaitable[Mapping[str, str]]]
 """Gives the fields that say who calls; it may raise OuterError."""
 
+Meaning = Callable[[httpx.Response, str], OuterError | None]
+"""What a refusal means where its status does not tell, with the text of its error; None: its
+status does."""
+
 
 @runtime_checkable
 class Renewable(Protocol):
@@ -61,13 +65,16 @@ class Rest:
         authorization: Authorization = nobody,
         verify: Any = True,
         secret_fields: Collection[str] = (),
+        meaning: Meaning = lambda answer, text: None,
     ) -> None:
-        """`who` names the API in errors; `verify` as httpx takes it.
+        """`who` names the API in errors; `verify` as httpx takes it; `meaning` is asked first
+        what a refusal means.
 
         What is sent in Authorization and in `secret_fields` stands in no error, also where the
         API says it back.
         """
         self._secret_fields = ("authorization", *secret_fields)
+        self._meaning = meaning
         self._who = who
         self._turn = turn
         self._authorization = authorization
@@ -109,7 +116,8 @@ class Rest:
             raise ReplyLost(f"{what}: {_words(error)}") from error
         if not answer.is_success:
             hidden = [answer.request.headers.get(name, "") for name in self._secret_fields]
-            raise _refusal(what, answer, hidden, reads=method in _READS)
+            refusal = _refusal(what, answer, hidden, reads=method in _READS)
+            raise self._meaning(answer, str(refusal)) or refusal
         return answer
 
     async def _send(self, request: httpx.Request, who: Mapping[str, str]) -> httpx.Response:
