@@ -1,7 +1,7 @@
 """A fake of the Cloud DNS API v1: one managed zone, its record sets and its changes.
 
 By the discovery document of dns v1: a change is atomic, its deletions must be exactly what is
-there (412), and it is "pending" for a while. Lists come in pages of two.
+there (412), and it is "pending" for a while. Lists come in pages of one.
 """
 
 import copy
@@ -17,7 +17,7 @@ from tests.fakes.google import FakeGoogle, Problem, body_of, not_found
 
 ZONE: Final = "/dns/v1/projects/acme-prod/managedZones/shop-zone"
 NAME: Final = "shop.example."
-PAGE: Final = 2
+PAGE: Final = 1
 
 Key = tuple[str, str]
 

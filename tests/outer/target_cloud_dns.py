@@ -18,7 +18,7 @@ class CloudDnsTarget(GoogleTarget):
     def make_fake(self) -> FakeCloudDns:
         fake = FakeCloudDns()
         fake.put(*self.split(100, 0), plain("A", "192.0.2.9", name="www.shop.example."))
-        # Another type at the name, so that its list has a second page.
+        # Another type at the name, which is left alone.
         fake.put(plain("TXT", '"v=spf1 -all"'))
         return fake
 

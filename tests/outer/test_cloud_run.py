@@ -276,6 +276,41 @@ async def test_another_sort_of_409_is_refused_and_not_repeated() -> None:
         assert len(there.fake.writing) == 1
 
 
+def answering(there: CloudRunTarget, operation: dict[str, Any]) -> None:
+    """Let the API say this of every operation."""
+    serve = there.fake.serve
+
+    def say(request: Any, body: bytes) -> Any:
+        return operation if "/operations/" in request.path else serve(request, body)
+
+    there.fake.serve = say  # type: ignore[method-assign]
+
+
+async def test_it_is_pending_while_the_operation_is_not_done_whatever_the_service_says() -> None:
+    async with served(CloudRunTarget()) as (there, router):
+        answering(there, {"metadata": {}})
+        change = await router.set_weights(Wanted(WHOLE), await router.read())
+        assert (await router.poll(change)).verdict is Verdict.PENDING
+
+
+async def test_an_operation_that_failed_is_told_whatever_the_service_says() -> None:
+    async with served(CloudRunTarget()) as (there, router):
+        answering(there, {"done": True, "error": {"code": 13, "message": "internal"}})
+        change = await router.set_weights(Wanted(WHOLE), await router.read())
+        found = await router.poll(change)
+        assert (found.verdict, found.detail) == (Verdict.FAILED, "13 internal")
+
+
+async def test_what_is_there_is_not_in_sync_before_it_has_settled() -> None:
+    there = CloudRunTarget()
+    there.settle = "1m"
+    async with served(there) as (_, router):
+        change = await router.set_weights(Wanted(WHOLE), await router.read())
+        first = await router.poll(change)
+        assert there.fake.statuses == there.fake.traffic
+        assert first.verdict is Verdict.PENDING and "settle" in first.detail
+
+
 async def test_a_forgotten_operation_is_told_by_the_service() -> None:
     async with served(CloudRunTarget()) as (there, router):
         change = await router.set_weights(Wanted(WHOLE), await router.read())
