@@ -298,6 +298,10 @@ class Discover:
     kind: str
     call_timeout_s: float
     settings: object = field(repr=False)
+    min_interval_s: float = 1.0
+    """At most one change of the servers in so long."""
+    retry_max_s: float = 30.0
+    """The longest pause before a source that is lost is tried again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,3 +248,26 @@ class FileMode(Kind):
 
     def schema(self) -> dict[str, Any]:
         return {"type": ["string", "integer"]}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiUrl(Kind):
+    """The URL of an API, perhaps with a path; in the clear to this machine alone."""
+
+    def read(self, value: Any, base: Path) -> str:
+        text = person_text(value, "a URL").rstrip("/")
+        match = re.fullmatch(
+            r"(https?)://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[1-9][0-9]{0,4})?"
+            r"(/[A-Za-z0-9._~/-]*)?",
+            text,
+            re.ASCII,
+        )
+        if match is None or len(text) > 1024:
+            raise ValueError(f"expected {self.expected()}")
+        here = match[2] in ("localhost", "[::1]") or match[2].startswith("127.")
+        if match[1] == "http" and not here:
+            raise ValueError("what is sent there could be read on the way. Write https://")
+        return text
+
+    def expected(self) -> str:
+        return "`https://host:port`, or `http://` for one on this machine"

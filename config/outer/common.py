@@ -119,9 +119,17 @@ class DiscoverSection(Section):
     call_timeout: Annotated[float, Duration("100ms", "5m")] = knob(
         "10s", "How long one call may take."
     )
+    min_interval: Annotated[float, Duration("100ms", "10m")] = knob(
+        "1s",
+        "At most one change of the servers in so long: what is found in between is put together.",
+    )
+    retry_max: Annotated[float, Duration("1s", "1h")] = knob(
+        "30s",
+        "A source that is lost is tried again after a second, then after ever longer, up to this.",
+    )
 
     def to_model(self, kind: str) -> model.Discover:
-        return model.Discover(kind, self.call_timeout, self)
+        return model.Discover(kind, self.call_timeout, self, self.min_interval, self.retry_max)
 
 
 class GateSection(Section):
