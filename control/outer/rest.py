@@ -5,7 +5,7 @@ tried again; one of which nobody knows raises ReplyLost, so that it is read back
 not followed: a credential would go with them.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 import httpx
@@ -38,9 +38,15 @@ class Renewable(Protocol):
         ...
 
 
+LINE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Of one line of an answer that comes line by line."""
 _SHOWN_MAX: Final = 300
 _CONFLICTS: Final = frozenset({409, 410, 412})
 _READS: Final = frozenset({"GET", "HEAD"})
+
+
+class NotFound(Refused):
+    """404: there is no such thing."""
 
 
 async def nobody() -> Mapping[str, str]:
@@ -77,6 +83,7 @@ class Rest:
         self._meaning = meaning
         self._who = who
         self._turn = turn
+        self._timeout_s = timeout_s
         self._authorization = authorization
         self._client = httpx.AsyncClient(
             base_url=base_url, timeout=timeout_s, follow_redirects=False, verify=verify
@@ -94,10 +101,10 @@ class Rest:
     ) -> httpx.Response:
         """Make the call once and return its answer, 2xx only.
 
-        Raises NotDone, Throttled (429), Denied (401, 403), Conflict (409, 410, 412), Refused
-        (other 4xx, and 3xx), ReplyLost (5xx and no answer, of what is no read; a read that
-        fails is NotDone). What is refused by 401 is made a second time if the authorization has
-        others then: it was not carried out.
+        Raises NotDone, Throttled (429), Denied (401, 403), Conflict (409, 410, 412), NotFound
+        (404), Refused (other 4xx, and 3xx), ReplyLost (5xx and no answer, of what is no read; a
+        read that fails is NotDone). What is refused by 401 is made a second time if the
+        authorization has others then: it was not carried out.
         """
         what = f"{self._who}: {method} {path}"
         request = self._client.build_request(
@@ -115,9 +122,7 @@ class Rest:
                 raise NotDone(f"{what}: {_words(error)}") from error
             raise ReplyLost(f"{what}: {_words(error)}") from error
         if not answer.is_success:
-            hidden = [answer.request.headers.get(name, "") for name in self._secret_fields]
-            refusal = _refusal(what, answer, hidden, reads=method in _READS)
-            raise self._meaning(answer, str(refusal)) or refusal
+            raise self._refused(what, answer, reads=method in _READS)
         return answer
 
     async def _send(self, request: httpx.Request, who: Mapping[str, str]) -> httpx.Response:
@@ -139,8 +144,44 @@ class Rest:
             text = f"{self._who}: {method} {path}: its answer is no JSON"
             raise (NotDone if method in _READS else ReplyLost)(text) from error
 
+    async def lines(
+        self, path: str, *, silence_s: float, params: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """A GET whose answer comes line by line for as long as the server likes.
+
+        Raises as `call`; NotDone as well when it breaks off, when nothing comes for `silence_s`,
+        and for a line of more than LINE_BYTES_MAX.
+        """
+        await self._turn()
+        fields = await self._authorization()
+        what = f"{self._who}: GET {path}"
+        timeout = httpx.Timeout(self._timeout_s, read=silence_s)
+        begun = bytearray()
+        try:
+            async with self._client.stream(
+                "GET", path, params=params, headers=fields, timeout=timeout
+            ) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise self._refused(what, answer, reads=True)
+                async for piece in answer.aiter_bytes():
+                    first, *more = piece.split(b"\n")
+                    begun += first
+                    for line in more:
+                        yield bytes(begun)
+                        begun[:] = line
+                    if len(begun) > LINE_BYTES_MAX:
+                        raise NotDone(f"{what}: a line of more than {LINE_BYTES_MAX} bytes")
+        except httpx.HTTPError as error:
+            raise NotDone(f"{what}: {_words(error)}") from error
+
     async def close(self) -> None:
         await self._client.aclose()
+
+    def _refused(self, what: str, answer: httpx.Response, *, reads: bool) -> OuterError:
+        hidden = [answer.request.headers.get(name, "") for name in self._secret_fields]
+        refusal = _refusal(what, answer, hidden, reads=reads)
+        return self._meaning(answer, str(refusal)) or refusal
 
 
 def _refusal(
@@ -154,6 +195,8 @@ def _refusal(
         return Denied(text)
     if status in _CONFLICTS:
         return Conflict(text)
+    if status == 404:
+        return NotFound(text)
     if status < 500:
         return Refused(text)
     return NotDone(text, retry_after_s(answer)) if reads else ReplyLost(text)
