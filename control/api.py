@@ -73,6 +73,8 @@ class ApiContext:
     """Seconds since 1970 that do not jump: how long an answer has been kept."""
     tell: Callable[[str, str], None]
     """What is wrong in Turnout itself, and what to do: for the event log."""
+    discovered: Callable[[str, str], Mapping[str, Any] | None] = lambda service, upstream: None
+    """How the source of an upstream's servers is; None: it has none."""
 
 
 def make_app(context: ApiContext, streams: event_stream.Streams | None = None) -> web.Application:
@@ -401,7 +403,10 @@ class Api:
         last = None
         if configured.outer is not None and not self._context.store.problem:
             last = await self._context.store(Database.outer_last, name)
-        return views.service(configured, row, found.switchover, upstreams, last)
+        discovered = {
+            name: self._context.discovered(row.name, name) for name in (row.first, row.second)
+        }
+        return views.service(configured, row, found.switchover, upstreams, last, discovered)
 
     def _configured(self, name: str) -> Service | None:
         return self._context.configuration().service(name)

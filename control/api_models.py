@@ -152,6 +152,17 @@ class Server(Answer):
     last_probe: LastProbe | None
 
 
+class Discovered(Answer):
+    """Where an upstream's servers are known, and how that is."""
+
+    kind: str
+    found: int | None = Field(description="Servers in the last snapshot; null before the first.")
+    ready: int | None = Field(description="Of these, those that are ready and not draining.")
+    seconds_ago: float | None = Field(description="When the source said something last.")
+    revision: str = Field(description="The source's own name for its last snapshot.")
+    problem: str = Field(description="Why the servers are not just what it says; empty when well.")
+
+
 class Upstream(Answer):
     healthy: bool
     health: str = Field(description="`healthy`, `unhealthy` or `unknown` (not probed yet).")
@@ -160,6 +171,9 @@ class Upstream(Answer):
     servers: list[Server]
     configured_servers: list[str] | None = Field(
         description="The file's, where the API has set others; else null."
+    )
+    discovered: Discovered | None = Field(
+        description="The source of its servers; null when they are the file's or the API's."
     )
 
 

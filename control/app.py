@@ -29,6 +29,7 @@ from turnout.control.clock import Clock, boot_id, now_on, scale_of
 from turnout.control.committed import in_force
 from turnout.control.compiler import older, service_names
 from turnout.control.died import Casualties
+from turnout.control.discovery import Followers, World
 from turnout.control.events import (
     ConfigurationRefused,
     ConfigurationReloaded,
@@ -216,6 +217,16 @@ class Control:
             configuration=configuration,
             clock=self._clock,
         )
+        self.followers = Followers(
+            World(
+                store=self.store,
+                journal=self.journal,
+                tables=self.publisher,
+                tell_event=self.tell,
+                tell=self.problem,
+                configuration=lambda: self.configuration,
+            )
+        )
         self._stop = asyncio.Event()
         self._unusable_told = ("", 0.0)
         self._unfit: tuple[int, int] | None = None
@@ -266,10 +277,12 @@ class Control:
         if not self.store.problem:
             await self._take_up()
         stack.push_async_callback(self._note_refused)
+        stack.push_async_callback(self.followers.close)
         stack.push_async_callback(await self._serve_api())
         if self.store.problem:
             self._keep("waiting for the store", self._wait_for_store)
         else:
+            await self._follow_sources()
             self._keep("taking in names of the dead", self.casualties.run)
             self._keep("writing the committed copy", self._write_committed)
             self._keep("housekeeping", self._housekeeping)
@@ -313,6 +326,14 @@ class Control:
             self._unfit = _signature(self.store.path)
             await self._give_up(f"{self.store.path} is not of this configuration: {error}")
 
+    async def _follow_sources(self) -> None:
+        """Begin to follow the sources of servers, and go on with whatever a reload names."""
+        try:
+            await self.followers.start()
+        except StoreUnusable as error:
+            self._unusable(str(error))
+        self.publisher.followers.append(self.followers.configure)
+
     async def _give_up(self, problem: str) -> None:
         await self.executor.close()
         await self.store.give_up(problem)
@@ -352,6 +373,7 @@ class Control:
             unready=self.unready,
             now=lambda: now_on(self._scale, self._clock),
             tell=self.problem,
+            discovered=self.followers.view,
         )
         listener = ApiListener(
             make_app(context),

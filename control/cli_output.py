@@ -160,6 +160,8 @@ def _remarks(service: Json) -> Iterable[Text]:
     for name, upstream in service["upstreams"].items():
         if not upstream["healthy"] and upstream.get("reason"):
             yield Text(f"{service['name']}/{name}: {upstream['reason']}", style="red")
+        if upstream.get("discovered") is not None:
+            yield _source(f"{service['name']}/{name}", upstream["discovered"])
         if upstream.get("configured_servers") is not None:
             of_file = ", ".join(upstream["configured_servers"]) or "none"
             yield Text(
@@ -180,6 +182,16 @@ def _remarks(service: Json) -> Iterable[Text]:
             f"switchover {under_way['id']} to {under_way.get('to', '?')}: {under_way['state']}",
             style="yellow",
         )
+
+
+def _source(upstream: str, discovered: Json) -> Text:
+    """Where an upstream's servers come from, and how that is."""
+    said = discovered["seconds_ago"]
+    since = "nothing yet" if said is None else f"{discovered['ready']} ready, {said:.0f} s ago"
+    text = f"{upstream}: servers from {discovered['kind']}, {since}"
+    if discovered["problem"]:
+        return Text(f"{text}; {discovered['problem']}", style="yellow")
+    return Text(text)
 
 
 def switchover_line(now: Json, service: Json) -> str:

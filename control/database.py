@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from turnout.config.weights import WHOLE, Weights
+from turnout.control.discovered_ledger import DiscoveredLedger
 from turnout.control.outer_ledger import OuterLedger
 from turnout.control.rows import (
     Audit,
@@ -28,7 +29,7 @@ from turnout.control.rows import (
 from turnout.control.state import Switchover, from_document, to_document
 
 
-class Database(OuterLedger):
+class Database(OuterLedger, DiscoveredLedger):
     """An open store. Not for two threads at once; two processes are fine."""
 
     __slots__ = ()
@@ -566,18 +567,26 @@ class Database(OuterLedger):
 
 
 _SERVICES: Final = (
-    "SELECT slot, name, first, second, second_weight, epoch, held, hold_until, servers, revision"
-    " FROM services"
+    "SELECT slot, name, first, second, second_weight, epoch, held, hold_until, servers, revision,"
+    " (SELECT json_group_object(upstream, json(discovered.servers)) FROM discovered"
+    " WHERE service = name) FROM services"
 )
 _SWITCHOVERS: Final = "SELECT document, id, revision FROM switchovers"
 
 
 def _service(row: tuple[Any, ...]) -> ServiceRow:
-    slot, name, first, second, second_weight, epoch, held, hold_until, servers, revision = row
-    kept = {upstream: tuple(addresses) for upstream, addresses in json.loads(servers).items()}
+    slot, name, first, second, second_weight, epoch, held, hold_until, servers, *more = row
+    revision, discovered = more
     return ServiceRow(
-        slot, name, first, second, second_weight, epoch, bool(held), hold_until, kept, revision
+        *(slot, name, first, second, second_weight, epoch, bool(held), hold_until),
+        _servers(servers),
+        revision,
+        _servers(discovered),
     )
+
+
+def _servers(text: str) -> dict[str, tuple[str, ...]]:
+    return {upstream: tuple(addresses) for upstream, addresses in json.loads(text).items()}
 
 
 def _read(row: tuple[Any, ...]) -> Switchover:

@@ -194,6 +194,25 @@ class ServersChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryProblem(Event):
+    """An upstream's servers are not just what their source says, or it says nothing."""
+
+    NAME = "discovery.problem"
+    upstream: str
+    kind: str
+    problem: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryRestored(Event):
+    NAME = "discovery.restored"
+    upstream: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerHealthy(Event):
     NAME = "server.healthy"
     upstream: str

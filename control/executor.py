@@ -30,6 +30,7 @@ from turnout.control.refusals import (
     NothingToRollBack,
     OuterUnusable,
     ServerNeeded,
+    ServersDiscovered,
     SwitchoverUnderWay,
     TableRefused,
     Unhealthy,
@@ -499,13 +500,19 @@ class Executor:
     ) -> ServiceRow:
         """Use these servers for an upstream from now on, instead of the file's.
 
-        Raises BadServers, ServerNeeded, TableRefused, UnknownService, UnknownUpstream,
-        RevisionIsStale.
+        Raises BadServers, ServerNeeded, ServersDiscovered, TableRefused, UnknownService,
+        UnknownUpstream, RevisionIsStale.
         """
         found = self._service(service)
         if upstream not in found.names:
             names = _and(found.names)
             raise UnknownUpstream(f"{service} has no upstream {upstream}; it has {names}")
+        discover = found.upstreams[found.names.index(upstream)].discover
+        if discover is not None:
+            raise ServersDiscovered(
+                f"{service}/{upstream} has its servers from {discover.kind}: change them there, or"
+                " take discover out of the file and reload"
+            )
         addresses = self._addresses(servers)
         row = await self._row(found)
         before = row.servers.get(upstream)

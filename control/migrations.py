@@ -36,4 +36,9 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         " ON DELETE CASCADE, step INTEGER NOT NULL, name TEXT NOT NULL, document TEXT NOT NULL,"
         " PRIMARY KEY (switchover, step, name)) STRICT",
     ),
+    # 3: servers that were found by a source.
+    (
+        "CREATE TABLE discovered (service TEXT NOT NULL, upstream TEXT NOT NULL,"
+        " servers TEXT NOT NULL, PRIMARY KEY (service, upstream)) STRICT",
+    ),
 )

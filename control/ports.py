@@ -103,9 +103,10 @@ class Prober(Protocol):
 class Tables(Protocol):
     """Who compiles configuration and store into a table and puts it in force."""
 
-    async def publish(self, reason: str) -> None:
+    async def publish(self, reason: str, *, drained: bool = True) -> None:
         """Compile a new table, have every worker load it, put it in force, drain the servers
-        that went. Raises refusals.TableRefused when it cannot be; the old one stays then."""
+        that went; `drained` false: that is not waited for. Raises refusals.TableRefused when it
+        cannot be; the old one stays then."""
         ...
 
 

@@ -41,6 +41,7 @@ KNOWN: Final[Mapping[str, tuple[int, str]]] = {
     "expectation-failed": (417, "What is expected is not offered"),
     "upstream-unhealthy": (422, "The upstream is not healthy"),
     "server-needed": (422, "The upstream has traffic and needs a server"),
+    "servers-discovered": (422, "The upstream's servers are found by a source"),
     "table-refused": (422, "The workers could not take the change"),
     "outer-unusable": (422, "What is beyond the proxy cannot be moved"),
     "configuration-refused": (422, "The configuration was refused, and nothing has changed"),

@@ -22,13 +22,23 @@ from turnout.control.events import ControlProblem, Event, TablePublished, TableR
 from turnout.control.refusals import Refusal
 from turnout.control.refusals import TableRefused as Refused
 from turnout.control.source import Pinned, Source
-from turnout.control.store import Database, ServiceRow, Store, StoreUnusable, UpstreamsSwapped
+from turnout.control.store import (
+    Audit,
+    Author,
+    Database,
+    Note,
+    ServiceRow,
+    Store,
+    StoreUnusable,
+    UpstreamsSwapped,
+)
 from turnout.control.supervision import Supervision
 from turnout.control.tables import (
     Compiled,
     TooManyServers,
     Unresolved,
     compile_table,
+    servers_of,
     without_servers,
 )
 from turnout.control.workers import Workers
@@ -101,9 +111,10 @@ class Publisher:
 
     # ------------------------------------------------------------ tables
 
-    async def publish(self, reason: str) -> None:
+    async def publish(self, reason: str, *, drained: bool = True) -> None:
         """Compile a new table, have every worker load it, put it in force, drain the servers
-        that went. Raises refusals.TableRefused when it cannot be; the old one stays then."""
+        that went; `drained` false: that is not waited for. Raises refusals.TableRefused when it
+        cannot be; the old one stays then."""
         async with self._lock:
             before = self.table
             compiled = await self._compile(self.configuration)
@@ -115,7 +126,10 @@ class Publisher:
             await self._commit(compiled, reason)
             configuration = self.configuration
         self._changed()
-        await self._retire(before, compiled.table, configuration)
+        if drained:
+            await self._retire(before, compiled.table, configuration)
+        else:
+            self._retire_later(before, compiled.table, configuration)
 
     async def _compile(self, configuration: Configuration) -> Compiled:
         """Raises refusals.TableRefused."""
@@ -180,6 +194,14 @@ class Publisher:
                 name = service.upstreams[upstream].name
                 await self._on_cut(service.name, name, result.entries)
 
+    def _retire_later(
+        self, before: RoutingTable, after: RoutingTable, configuration: Configuration
+    ) -> None:
+        retiring = self._retire(before, after, configuration)
+        task = asyncio.get_running_loop().create_task(retiring)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
     def publish_soon(self, reason: str) -> None:
         """As `publish`, for who cannot wait; a refusal has been told as an event. While the store
         cannot be used it is tried again."""
@@ -217,6 +239,7 @@ class Publisher:
                 )
                 if error := without_servers(configuration, rows):
                     raise Refused(f"{pinned.file}: {error}")
+                await self._keep_known(configuration, rows)
                 compiled = await self._compile(configuration)
                 if not same(compiled.table, before):
                     await self._prepare(configuration, compiled, "reload")
@@ -238,9 +261,7 @@ class Publisher:
             self.unresolved = compiled.unresolved
             self._watch(configuration, self.table, self.unresolved)
         self._changed()
-        task = asyncio.get_running_loop().create_task(self._retire(before, self.table, was))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retire_later(before, self.table, was)
         return Reloaded(
             changed=changed,
             table=self.table.number,
@@ -248,6 +269,26 @@ class Publisher:
             needs_restart=restart,
             unresolved=compiled.unresolved,
         )
+
+    async def _keep_known(self, configuration: Configuration, rows: Sequence[ServiceRow]) -> None:
+        """Keep the servers in force of upstreams that are discovered from now on, until their
+        source has said something: it needs a moment, and requests come all the time."""
+        known = {row.name: row for row in rows}
+        for service in configuration.services:
+            before, row = self.configuration.service(service.name), known[service.name]
+            for index, upstream in enumerate(service.upstreams):
+                if upstream.discover is None or servers_of(service, row, index):
+                    continue
+                if before is None or upstream.name not in before.names:
+                    continue
+                servers = servers_of(before, row, before.names.index(upstream.name))
+                if servers:
+                    detail = f"{upstream.name}={','.join(servers)}"
+                    audit = Audit(Author("turnout"), "servers.keep", service.name, detail)
+                    await self._store(
+                        Database.set_discovered,
+                        *(service.name, upstream.name, servers, time(), Note(audit)),
+                    )
 
     async def _plan(self, configuration: Configuration, source: Source, compiled: Compiled) -> Plan:
         return make_plan(

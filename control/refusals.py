@@ -120,6 +120,13 @@ class ServerNeeded(Refusal):
     status = 422
 
 
+class ServersDiscovered(Refusal):
+    """The upstream's servers are found out: what a person names would last until the next."""
+
+    type = "servers-discovered"
+    status = 422
+
+
 def stale(error: StaleRevision) -> RevisionIsStale:
     """The store's refusal as the API's."""
     return RevisionIsStale(str(error), error.expected, error.found)

@@ -1,7 +1,7 @@
 """What the store holds, as values; and what can go wrong with it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from turnout.config.weights import Weights
@@ -131,6 +131,8 @@ class ServiceRow:
     servers: Mapping[str, tuple[str, ...]]
     """Upstream's name -> servers that the API set; absent: the file's."""
     revision: int
+    discovered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Upstream's name -> servers that its source has found; they count while it has one."""
 
     @property
     def weights(self) -> Weights:

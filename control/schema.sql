@@ -31,6 +31,14 @@ CREATE TABLE services (
     revision         INTEGER NOT NULL
 ) STRICT;
 
+-- Servers that a source has found, the last known: ["10.0.0.7:9001"].
+CREATE TABLE discovered (
+    service          TEXT    NOT NULL,
+    upstream         TEXT    NOT NULL,
+    servers          TEXT    NOT NULL,
+    PRIMARY KEY (service, upstream)
+) STRICT;
+
 CREATE TABLE switchovers (
     id               TEXT    PRIMARY KEY,
     service          TEXT    NOT NULL,

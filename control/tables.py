@@ -142,11 +142,14 @@ def without_servers(configuration: Configuration, rows: Iterable[ServiceRow]) ->
 
 
 def servers_of(service: Service, row: ServiceRow | None, index: int) -> tuple[str, ...]:
-    """The servers of an upstream: those that the API set, else the file's."""
+    """The servers of an upstream: those that its source has found, if it has one; else those
+    that the API set, else the file's."""
     upstream = service.upstreams[index]
-    if row is not None and upstream.name in row.servers:
-        return row.servers[upstream.name]
-    return upstream.servers
+    if row is None:
+        return upstream.servers
+    if upstream.discover is not None and upstream.name in row.discovered:
+        return row.discovered[upstream.name]
+    return row.servers.get(upstream.name, upstream.servers)
 
 
 def _some(endpoints: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:

@@ -1,7 +1,7 @@
 """Pure: a service, a switchover, an entry of the audit -> what the API shows of it."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from turnout.config.model import WHOLE, Outer, Service
 from turnout.config.weights import Weights
@@ -35,18 +35,25 @@ UpstreamView = tuple[UpstreamHealth, int, Sequence[ServerView]]
 """Health, exchanges in flight, servers."""
 
 
+_NONE: Final[Mapping[str, Mapping[str, Any] | None]] = {}
+
+
 def service(
     configured: Service,
     row: ServiceRow,
     running: Switchover | None,
     upstreams: Sequence[UpstreamView],
     outer: Move | None = None,
+    discovered: Mapping[str, Mapping[str, Any] | None] = _NONE,
 ) -> dict[str, Any]:
     """A service as it is now; `upstreams` first and second, as the row counts them; `outer` the
     last move of what is beyond the proxy."""
     weights = row.weights
     shown = {
-        name: _upstream(found, _differing(configured, row, name))
+        name: {
+            **_upstream(found, _differing(configured, row, name)),
+            "discovered": discovered.get(name),
+        }
         for name, found in zip((row.first, row.second), upstreams, strict=True)
     }
     return {
@@ -84,6 +91,8 @@ def _active(row: ServiceRow) -> str | None:
 def _differing(configured: Service, row: ServiceRow, name: str) -> list[str] | None:
     """The file's servers of an upstream, where the API's are others."""
     upstream = configured.upstream(name)
+    if upstream is not None and upstream.discover is not None:
+        return None
     servers = upstream.servers if upstream is not None else ()
     return None if row.servers.get(name, servers) == servers else list(servers)
 

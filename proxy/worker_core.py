@@ -51,6 +51,7 @@ from turnout.proxy.exchange import Exchange
 from turnout.proxy.head import Hop
 from turnout.proxy.listener import Listener, to_serve
 from turnout.proxy.long_body import READ_BYTES, ShortReads
+from turnout.proxy.pool import ServerPool
 from turnout.proxy.scoreboard import (
     C_ACCEPT_PAUSES,
     C_LOG_LINES_DROPPED,
@@ -543,12 +544,17 @@ class Worker:
 
     async def _retire(self, message: RetireServers) -> None:
         """Answer once nothing is in flight to servers that have gone."""
+        self.adopt_table()  # which have gone is what it says
         gone = set(message.endpoints)
         deadline_s = monotonic() + message.deadline_s
 
+        def left(pool: ServerPool) -> bool:
+            # One that has come back meanwhile has traffic of its own again.
+            return pool.endpoint in gone and pool.retired
+
         def busy() -> bool:
             pools = self.serving.find_pools(message.slot, message.upstream)
-            return any(pool.endpoint in gone and pool.in_flight for pool in pools)
+            return any(left(pool) and pool.in_flight for pool in pools)
 
         while busy() and monotonic() < deadline_s:
             await asyncio.sleep(TICK_S)
@@ -557,14 +563,14 @@ class Worker:
             exchange
             for exchange in drain.under_way(self.connections)
             if exchange.pool is not None
-            and exchange.pool.endpoint in gone
+            and left(exchange.pool)
             and exchange.service is not None
             and exchange.service.slot == message.slot
             and exchange.upstream is not None
             and exchange.upstream.position == message.upstream
         ]
         for pool in self.serving.find_pools(message.slot, message.upstream):
-            if pool.endpoint in gone:
+            if left(pool):
                 pool.close_idle()
         self._cut(message.request, found, "drain_deadline")
 

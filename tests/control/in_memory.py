@@ -193,7 +193,7 @@ class MemoryTables:
     published: list[str] = field(default_factory=list)
     error: str = ""
 
-    async def publish(self, reason: str) -> None:
+    async def publish(self, reason: str, *, drained: bool = True) -> None:
         if self.error:
             raise TableRefused(self.error)
         self.published.append(reason)

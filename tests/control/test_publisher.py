@@ -94,6 +94,23 @@ async def slowly(product: Product) -> httpx.Response:
         return await client.get("/slow?delay=0.5")
 
 
+async def test_what_is_under_way_to_a_server_that_comes_back_is_not_cut(
+    blue: Upstream, other: Upstream
+) -> None:
+    async with turnout(blue) as product:
+        shop = product.configuration["services"][SERVICE]
+        await reload(product, services={SERVICE: {**shop, "drain": {"timeout": "1s"}}})
+        async with httpx.AsyncClient(base_url=product.url, timeout=10.0) as client:
+            slow = asyncio.create_task(client.get("/slow?delay=2.5"))
+            await until(lambda: blue.ledger, "the slow one")
+            going = asyncio.create_task(put_servers(product, [other.address]))
+            await until(lambda: 'reason="servers of' in product.log(), "the table without it")
+            assert (await put_servers(product, [blue.address])).status_code == 200
+            assert (await going).status_code == 200
+            # Well behind the deadline of its going.
+            assert (await slow).status_code == 200
+
+
 async def test_a_server_may_be_given_by_a_name_that_was_never_heard_of(
     blue: Upstream, other: Upstream
 ) -> None:
