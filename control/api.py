@@ -530,6 +530,12 @@ class Api:
             event_streams=self._streams.open,
             slow_readers=self._streams.slow,
             refused=dict(context.refused.counts),
+            discovered={
+                (service.name, name): (bool(shown["problem"]), shown["seconds_ago"])
+                for service in context.configuration().services
+                for name in service.names
+                if (shown := context.discovered(service.name, name)) is not None
+            },
         )
         accept = call.request.headers.get("Accept", "")
         text, kind = await asyncio.to_thread(exposition.render, context.shared, facts, accept)

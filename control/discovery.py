@@ -84,9 +84,6 @@ class Followers:
         follower = self._followers.get((service, upstream))
         return None if follower is None else follower.view()
 
-    def views(self) -> Mapping[Key, dict[str, Any]]:
-        return {key: follower.view() for key, follower in self._followers.items()}
-
     async def start(self) -> None:
         """Forget what is of no use any more, and follow what there is. Raises StoreUnusable."""
         self.configure()

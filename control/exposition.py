@@ -48,6 +48,9 @@ class Facts:
     slow_readers: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
     """Name of the problem -> how many calls of the API got it."""
+    discovered: Mapping[tuple[str, str], tuple[bool, float | None]] = field(default_factory=dict)
+    """(Service, upstream) whose servers are found -> whether something is wrong with that, and
+    how many seconds ago its source said something."""
 
 
 def render(shared: SharedState, facts: Facts, accept: str = "") -> tuple[bytes, str]:
@@ -87,6 +90,7 @@ class _Scrape(Collector):
         yield from _retries(blocks)
         yield from self._services()
         yield from self._workers()
+        yield from self._discovered()
         yield from self._control()
 
     def _blocks(self) -> list[_Block]:
@@ -171,6 +175,26 @@ class _Scrape(Collector):
             value=sum(boards.field(region, board.R_UPSTREAM_CONNECTIONS) for region in live),
         )  # fmt: skip
         yield from _of_workers(boards.worker_counters())
+
+    def _discovered(self) -> Iterator[Metric]:
+        if not self._facts.discovered:
+            return
+        problem = GaugeMetricFamily(
+            "turnout_discovery_problem",
+            "1 while an upstream's servers are not just what their source says.",
+            labels=_LABELS,
+        )
+        age = GaugeMetricFamily(
+            "turnout_discovery_age_seconds",
+            "Since an upstream's source of servers said something.",
+            labels=_LABELS,
+        )
+        for upstream, (is_wrong, seconds) in sorted(self._facts.discovered.items()):
+            problem.add_metric(upstream, int(is_wrong))
+            if seconds is not None:
+                age.add_metric(upstream, seconds)
+        yield problem
+        yield age
 
     def _control(self) -> Iterator[Metric]:
         facts, shared = self._facts, self._shared

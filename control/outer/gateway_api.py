@@ -8,6 +8,7 @@ from turnout.config.outer.kubernetes import GatewayApi
 from turnout.control.outer import kube_routes
 from turnout.control.outer.kube import JSON_PATCH, Kube, Object
 from turnout.control.outer.kube_routes import Meant
+from turnout.control.outer.kube_settling import Settling
 from turnout.control.outer.rest import NotFound
 from turnout.control.outer.seams import (
     Capabilities,
@@ -37,7 +38,7 @@ class RouteRouter:
 
     def __init__(self, settings: GatewayApi, kube: Kube, names: tuple[str, str]) -> None:
         self._kube = kube
-        self._settle_s = settings.settle
+        self._settling = Settling(settings.settle)
         first, second = names
         self._meant = Meant(
             settings.route,
@@ -50,8 +51,6 @@ class RouteRouter:
             f"/apis/{kube_routes.GATEWAY_GROUP}/v1/namespaces/{kube.namespace}"
             f"/httproutes/{settings.route}"
         )
-        self._right_since_s: dict[str, float] = {}
-        """Change -> since when every parent has accepted it, monotonic."""
 
     def expressible(self, second_weight: int) -> int | None:
         return second_weight
@@ -95,14 +94,10 @@ class RouteRouter:
             return Progress(Verdict.FAILED, f"the route is gone: {error}")
         progress = kube_routes.progress(route, self._meant, change.document["rules"])
         if progress.verdict is not Verdict.IN_SYNC:
-            self._right_since_s.pop(change.id, None)
+            self._settling.wrong(change.id)
             return progress
-        right_s = time.monotonic() - self._right_since_s.setdefault(change.id, time.monotonic())
-        if right_s < self._settle_s:
-            return Progress(
-                Verdict.PENDING, f"{progress.detail}; settling for {self._settle_s:g} s"
-            )
-        self._right_since_s.pop(change.id, None)
+        if left_s := self._settling.left_s(change.id, time.monotonic()):
+            return Progress(Verdict.PENDING, f"{progress.detail}; settling for {left_s:.1f} s")
         return progress
 
     async def tail(self, old_upstream: int) -> Tail:

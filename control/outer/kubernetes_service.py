@@ -8,6 +8,7 @@ from turnout.config.outer.kubernetes import KubernetesService
 from turnout.config.weights import WHOLE
 from turnout.control.outer import kube_selectors
 from turnout.control.outer.kube import MERGE_PATCH, Kube, Object
+from turnout.control.outer.kube_settling import Settling
 from turnout.control.outer.kube_slices import SERVICE_LABEL, awaited, is_ready
 from turnout.control.outer.rest import NotFound
 from turnout.control.outer.seams import (
@@ -38,14 +39,12 @@ class SelectorRouter:
 
     def __init__(self, settings: KubernetesService, kube: Kube, names: tuple[str, str]) -> None:
         self._name = settings.service
-        self._settle_s = settings.settle
+        self._settling = Settling(settings.settle)
         self._kube = kube
         self._names = names
         self._sides = (settings.selectors[names[0]], settings.selectors[names[1]])
         self._core = f"/api/v1/namespaces/{kube.namespace}"
         self._path = f"{self._core}/services/{self._name}"
-        self._right_since_s: dict[str, float] = {}
-        """Change -> since when everything has been as it should be, monotonic."""
 
     def expressible(self, second_weight: int) -> int | None:
         return second_weight if second_weight in (0, WHOLE) else None
@@ -101,14 +100,12 @@ class SelectorRouter:
             f"{SERVICE_LABEL}={self._name}",
         )
         if missing := awaited(pods, slices.items):
-            self._right_since_s.pop(change.id, None)
+            self._settling.wrong(change.id)
             return Progress(Verdict.PENDING, missing)
-        right_s = time.monotonic() - self._right_since_s.setdefault(change.id, time.monotonic())
-        if right_s < self._settle_s:
+        if left_s := self._settling.left_s(change.id, time.monotonic()):
             return Progress(
-                Verdict.PENDING, f"endpoints are right; settling for {self._settle_s:g} s"
+                Verdict.PENDING, f"its endpoints are right; settling for {left_s:.1f} s"
             )
-        self._right_since_s.pop(change.id, None)
         return Progress(Verdict.IN_SYNC, f"its endpoints are {sum(map(is_ready, pods))} ready pods")
 
     async def tail(self, old_upstream: int) -> Tail:

@@ -223,7 +223,14 @@ def make_version_1(path: Path) -> None:
     """A store as the first version left it, with two entries in its audit."""
     Database(path).close()
     with closing(sqlite3.connect(path)) as old:
-        later = ("audit", "outer_moves", "outer_firsts", "outer_tails", "gate_results")
+        later = (
+            "audit",
+            "outer_moves",
+            "outer_firsts",
+            "outer_tails",
+            "gate_results",
+            "discovered",
+        )
         old.executescript("".join(f"DROP TABLE {name};" for name in later) + VERSION_1)
         for number in (1, 2):
             old.execute(

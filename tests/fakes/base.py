@@ -12,6 +12,7 @@ for the next so many calls of one sort and happens where it would with the real 
 
 import asyncio
 import contextlib
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -68,6 +69,8 @@ class FakeService(ABC):
     fails_next: bool = False
     """The next change is taken on and then not carried out, where the system can do that."""
     port: int = 0
+    tls: ssl.SSLContext | None = None
+    """Served behind TLS; a subclass says so in its `url`."""
     _planned: list[_Planned] = field(default_factory=list)
     _runner: web.AppRunner | None = None
 
@@ -80,7 +83,7 @@ class FakeService(ABC):
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self

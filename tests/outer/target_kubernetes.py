@@ -47,13 +47,17 @@ class _Kubernetes(Target):
         self.token_file = Path(self._directory.name) / "token"
         self.token_file.write_text(f"{TOKEN}\n")
 
-    def cluster(self) -> dict[str, Any]:
+    settle: str = "0"
+
+    def cluster_access(self) -> dict[str, Any]:
         return {
             "endpoint": self.fake.url,
             "namespace": NAMESPACE,
             "token_file": str(self.token_file),
-            "settle": "0",
         }
+
+    def cluster(self) -> dict[str, Any]:
+        return {**self.cluster_access(), "settle": self.settle}
 
 
 class KubernetesServiceTarget(_Kubernetes):
