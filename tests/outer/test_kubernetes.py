@@ -2,6 +2,7 @@
 the fake is as strict as the API."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -463,6 +464,19 @@ async def test_the_fake_refuses_weights_that_cannot_be(
 
 
 # ---------------------------------------------------------------- settings
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "outer" / "kubernetes.md"
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_examples_of_the_page_are_right() -> None:
+    kinds = set()
+    for text in EXAMPLES:
+        (service,) = load_text(text, environ={}).services
+        kinds |= {one.discover.kind for one in service.upstreams if one.discover}
+        kinds |= {service.outer.kind} if service.outer else set()
+    assert kinds == {"kubernetes", "kubernetes_service", "gateway_api"}
+
 
 FILE = """
 listeners: [{{bind: ":8080"}}]
