@@ -1,5 +1,8 @@
 """The section of Route 53: what is read, and what is refused with the place and the remedy."""
 
+import re
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +30,25 @@ def read(rest: str, zone: str = "Z1", name: str = "shop.example") -> Route53:
     return outer.settings
 
 
-def test_the_sections_of_the_guide_are_read() -> None:
+def test_the_examples_of_the_guide_are_read() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "outer" / "route53.md"
+    blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    whole, alias, values, tail = (textwrap.dedent(block) for block in blocks)
+    first = load_text("listeners: [{bind: :8080}]\n" + whole, environ={}).services[0].outer
+    assert first is not None and first.in_sync_timeout_s == 300
+    frame = "listeners: [{bind: :8080}]\n" + whole.partition("    outer:")[0]
+    for text in (
+        alias,
+        alias.partition("  types:")[0] + textwrap.indent(values, "  "),
+        whole[whole.index("    outer:") :] + textwrap.indent(tail, " " * 6),
+    ):
+        section = textwrap.indent(textwrap.dedent(text), "    ")
+        found = load_text(frame + section, environ={}).services[0].outer
+        assert found is not None and isinstance(found.settings, Route53)
+        assert bool(found.settings.targets) == ("targets:" in text)
+
+
+def test_both_modes_are_read() -> None:
     weighted = read(
         "types: [A, AAAA], set_identifiers: {blue: shop-blue, green: shop-green}, "
         "order: outer_first, in_sync_timeout: 5m, tail: {below: 1/min, for: 5m}",
