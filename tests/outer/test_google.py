@@ -1,10 +1,14 @@
 """What the routers of Google Cloud have in common."""
 
 import json
+import re
+from pathlib import Path
 
 import httpx
 import pytest
+from ruamel.yaml import YAML
 
+from tests.outer.google_cases import problems_of
 from turnout.control.outer.google import (
     NotThere,
     Settling,
@@ -84,3 +88,16 @@ def test_a_difference_begins_with_the_share() -> None:
 def test_a_name_is_the_last_part_of_a_url() -> None:
     assert short_name("projects/p/locations/l/services/s/revisions/r1") == "r1"
     assert short_name("r1") == "r1"
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "outer" / "google.md"
+
+
+@pytest.mark.parametrize("kind", ["cloud_run", "cloud_dns", "url_map"])
+def test_the_example_of_each_kind_is_taken_by_the_loader(kind: str) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    outers = [YAML(typ="safe", pure=True).load(block).get("outer") for block in blocks]
+    (outer,) = (outer for outer in outers if outer and outer["kind"] == kind)
+    credentials = next(block for block in blocks if block.startswith("credentials:"))
+    more = YAML(typ="safe", pure=True).load(credentials)
+    assert problems_of({**outer, **more}) == ""
