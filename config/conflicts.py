@@ -153,6 +153,9 @@ def _matches(settings: "Settings") -> Iterator[Conflict]:
 
 def _outer(settings: "Settings", service: "Service", place: Place) -> Iterator[Conflict]:
     """What names upstreams and listeners from without."""
+    for name, gate in service.gates.items():
+        for below, text in gate.conflicts():
+            yield (*place, "gates", name, *below), text
     if service.outer is None:
         return
     for below, text in service.outer.conflicts(tuple(service.upstreams)):

@@ -271,6 +271,25 @@ class Count(_Amount):
 
 
 @dataclass(frozen=True, slots=True)
+class Number(Kind):
+    """A number without a unit of ours, with its sign and decimals."""
+
+    def read(self, value: Any, base: Path) -> float:
+        text = _number_text(value)
+        if text is None or not re.fullmatch(
+            r"-?[0-9]{1,15}(\.[0-9]{1,15})?(e[+-]?[0-9]{1,2})?", text.strip(), re.ASCII
+        ):
+            raise ValueError(f"expected {self.expected()}")
+        return float(text)
+
+    def expected(self) -> str:
+        return "a number, such as 0.5"
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\$\{.*\}$"}]}
+
+
+@dataclass(frozen=True, slots=True)
 class Rate(Kind):
     """`1/min`; read as a count and the seconds that it is of."""
 

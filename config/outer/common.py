@@ -152,6 +152,10 @@ class GateSection(Section):
         "10s", "How long one call may take."
     )
 
+    def conflicts(self) -> Iterator[tuple[Place, str]]:
+        """Say what does not go together in it: where, from this section on, and what to write."""
+        yield from ()
+
     def to_model(self, name: str, kind: str) -> model.Gate:
         return model.Gate(
             name=name,
