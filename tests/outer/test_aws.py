@@ -1,7 +1,6 @@
 """What is said of AWS's errors, and how a call is bounded."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,19 +10,11 @@ import pytest
 from aiohttp import web
 from botocore import exceptions as botocore
 
+from tests.fakes.aws import CREDENTIALS
 from tests.fakes.base import Call, FakeService, Fault
 from turnout.control.outer import seams
 from turnout.control.outer.aws import AwsClient, failure_of
 from turnout.control.outer.seams import Context, OuterError
-
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
-    "AWS_SECRET_ACCESS_KEY": "secret",
-    "AWS_DEFAULT_REGION": "eu-west-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-}
 
 
 @pytest.fixture(autouse=True)
