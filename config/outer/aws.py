@@ -15,6 +15,7 @@ from turnout.config.knobs import (
     Kind,
     Name,
     Number,
+    OrOff,
     Text,
     TrueOrFalse,
     Zero,
@@ -354,12 +355,16 @@ class S3Replication(_CloudWatchSection):
         None,
         "Where the source is, which has the metric of what has failed. Left out: as `region`.",
     )
-    at_most: Annotated[float, Duration("1s", "30d", Zero.NONE)] = knob(
+    at_most: Annotated[float | None, OrOff(Duration("1s", "30d", Zero.NONE))] = knob(
         "1m", "So far the destination may be behind (`ReplicationLatency`)."
     )
-    pending: Annotated[int, Count("1", "1000000000", Zero.NONE)] = knob(
+    pending: Annotated[int | None, OrOff(Count("1", "1000000000", Zero.NONE))] = knob(
         0, "So many operations may be pending (`OperationsPendingReplication`)."
     )
-    failed: Annotated[int, Count("1", "1000000000", Zero.NONE)] = knob(
+    failed: Annotated[int | None, OrOff(Count("1", "1000000000", Zero.NONE))] = knob(
         0, "So many operations may have failed in a period (`OperationsFailedReplication`)."
     )
+
+    def conflicts(self) -> Iterator[tuple[Place, str]]:
+        if self.at_most is None and self.pending is None and self.failed is None:
+            yield ("at_most",), "all of at_most, pending and failed are off: nothing is looked at"
