@@ -314,7 +314,7 @@ class RdsReplicaLag(_CloudWatchSection):
         "cluster (`AuroraReplicaLag` of `instance`). `aurora_global`: the secondary cluster of "
         "an Aurora global database (`AuroraGlobalDBReplicationLag` of `cluster`, from "
         "`source_region`). `aurora_binlog`: an Aurora cluster fed by a binary log "
-        "(`AuroraBinlogReplicaLag` of `cluster`).",
+        "(`AuroraBinlogReplicaLag` of `cluster`, or of its `instance`).",
     )
     instance: Annotated[str | None, Name()] = knob(None, "The replica's instance.")
     cluster: Annotated[str | None, Name()] = knob(None, "The replica's cluster.")
@@ -324,12 +324,17 @@ class RdsReplicaLag(_CloudWatchSection):
     at_most: Annotated[float, Duration("1ms", "1d", Zero.NONE)] = needed("So far it may be behind.")
 
     def conflicts(self) -> Iterator[tuple[Place, str]]:
-        of_cluster = self.replication in (Replication.AURORA_GLOBAL, Replication.AURORA_BINLOG)
-        needs, other = ("cluster", "instance") if of_cluster else ("instance", "cluster")
-        if getattr(self, needs) is None:
-            yield (needs,), f"it must be given for {self.replication.value}"
-        if getattr(self, other) is not None:
-            yield (other,), f"{self.replication.value} is told by {needs}. Write that instead"
+        given = (self.instance is not None, self.cluster is not None)
+        if self.replication is Replication.AURORA_BINLOG:
+            if given[0] == given[1]:
+                yield ("cluster",), "aurora_binlog is told by either cluster or instance. Give one"
+        else:
+            of_cluster = self.replication is Replication.AURORA_GLOBAL
+            needs, other = ("cluster", "instance") if of_cluster else ("instance", "cluster")
+            if getattr(self, needs) is None:
+                yield (needs,), f"it must be given for {self.replication.value}"
+            if getattr(self, other) is not None:
+                yield (other,), f"{self.replication.value} is told by {needs}. Write that instead"
         if self.replication is Replication.AURORA_GLOBAL:
             if self.source_region is None:
                 yield ("source_region",), "it must be given: the primary cluster's region"

@@ -251,9 +251,7 @@ def as_written(actions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return written
 
 
-def progress_of(
-    reading: Reading, change: Change, now: float, settle_s: float, groups: tuple[str, str]
-) -> Progress:
+def progress_of(reading: Reading, change: Change, now: float, settle_s: float) -> Progress:
     """How far a change is, by what is read now and the time since it was made."""
     # `exact` may differ in what the service fills in; weights and what stands beside may not.
     if reading.second_weight is None:
@@ -330,7 +328,7 @@ class Alb:
         return self._change(wanted, "", "")
 
     async def poll(self, change: Change) -> Progress:
-        return progress_of(await self.read(), change, time.time(), self._settle_s, self._groups)
+        return progress_of(await self.read(), change, time.time(), self._settle_s)
 
     async def tail(self, old_upstream: int) -> Tail:
         return Tail((await self.read()).ttl_s)

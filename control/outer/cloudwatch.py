@@ -77,8 +77,10 @@ def _replica_lag(settings: RdsReplicaLag) -> Metric:
         Replication.READ_REPLICA: ("ReplicaLag", (instance,), 1.0),
         Replication.AURORA: ("AuroraReplicaLag", (instance,), _MS),
         Replication.AURORA_GLOBAL: ("AuroraGlobalDBReplicationLag", (cluster, source), _MS),
-        Replication.AURORA_BINLOG: ("AuroraBinlogReplicaLag", (cluster,), 1.0),
-    }[settings.replication]
+        Replication.AURORA_BINLOG: (
+            "AuroraBinlogReplicaLag", (cluster if settings.cluster else instance,), 1.0,
+        ),
+    }[settings.replication]  # fmt: skip
     return Metric(
         id="lag",
         region=settings.region,

@@ -389,7 +389,8 @@ class Instances:
         return [one for each in reservations for one in each.get("Instances") or ()]
 
     async def _ask_health(self) -> None:
-        """Keep what was last known where it cannot be asked."""
+        """Keep what was last known while it cannot be asked; nothing is known where there is no
+        such report."""
         try:
             found = await self._beanstalk.every(
                 "describe_instances_health",
@@ -400,6 +401,8 @@ class Instances:
                 **self._which,
             )
         except (Refused, NotDone) as error:
+            if isinstance(error, Refused):
+                self._health = {}
             self._say(
                 str(error),
                 "its instances are taken as they run; for their health switch enhanced health "

@@ -36,6 +36,8 @@ class FakeElasticBeanstalk(QueryService):
     health: dict[str, str] = field(default_factory=dict)
     """Instance's id -> HealthStatus."""
     enhanced: bool = True
+    health_fails: bool = False
+    """DescribeInstancesHealth is answered with 503."""
     page_max: int = 100
     names_last: bool = False
     _busy_until: dict[str, float] = field(default_factory=dict)
@@ -172,6 +174,8 @@ class FakeElasticBeanstalk(QueryService):
 
     def _instances_health(self, given: dict[str, Any]) -> Any:
         environment = self._one(given)
+        if self.health_fails:
+            raise Invalid("ServiceUnavailable", "The service is unavailable", 503)
         if not self.enhanced:
             raise Invalid(
                 "InvalidRequestException",

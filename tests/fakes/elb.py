@@ -55,7 +55,12 @@ class FakeElb(QueryService):
         }
 
     def snapshot(self) -> Any:
-        return copy.deepcopy(self.actions)
+        """The order of target groups is no state: what counts are their weights."""
+        actions = copy.deepcopy(self.actions)
+        for one in (action for of_one in actions.values() for action in of_one):
+            if groups := one.get("ForwardConfig", {}).get("TargetGroups"):
+                groups.sort(key=str)
+        return actions
 
     # ------------------------------------------------------------ the API
 

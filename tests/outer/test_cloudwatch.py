@@ -386,6 +386,10 @@ async def test_a_fault_is_an_error_once_and_raises_nothing(
             {"replication": "aurora_binlog", "cluster": "shop"},
             "AuroraBinlogReplicaLag", {"DBClusterIdentifier": "shop"}, 5, -1,
         ),
+        (
+            {"replication": "aurora_binlog", "instance": "shop-1"},
+            "AuroraBinlogReplicaLag", {"DBInstanceIdentifier": "shop-1"}, 5, -1,
+        ),
     ],
 )  # fmt: skip
 async def test_the_lag_of_a_replica(
@@ -556,3 +560,51 @@ def test_settings_that_do_not_go_together_are_refused(gate: Mapping[str, Any], s
         settings_of(given)
     assert said in str(raised.value)
     assert "services.shop.gates.lag" in str(raised.value)
+
+
+# ---------------------------------------------------------------- another imitation of it
+
+
+async def test_against_another_imitation_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """moto tells the truth of a maximum, and of a dimension that is another."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", f"http://{host}:{port}")
+    try:
+        client = boto3.client("cloudwatch")
+        # moto refuses values of long ago.
+        now = int(datetime.now(UTC).timestamp()) // 60 * 60
+        for minute, values in ((1, (90.0,)), (2, (1.0, 4.0)), (3, (2.0,)), (4, (3.0,))):
+            for value in values:
+                datum: dict[str, Any] = {
+                    "MetricName": "ReplicaLag", "Value": value, "Unit": "Seconds",
+                    "Timestamp": now - 60 * minute,
+                    "Dimensions": [{"Name": "DBInstanceIdentifier", "Value": "shop-2"}],
+                }  # fmt: skip
+                client.put_metric_data(Namespace="AWS/RDS", MetricData=[datum])
+        lag = {"kind": "rds_replica_lag", "at_most": "5s", "instance": "shop-2"}
+        async with gate_of(lag) as gate:
+            result = await gate.check(question(now))
+            assert (result.verdict, result.value) == (PASS, 4.0), result.reason
+            assert (await gate.check(question(now + 60))).verdict is FAIL
+            assert await gate.check_setup() == []  # type: ignore[attr-defined]
+        async with gate_of({**lag, "instance": "shop-3"}) as gate:
+            assert (await gate.check(question(now))).verdict is INCONCLUSIVE
+            [warning] = await gate.check_setup()  # type: ignore[attr-defined]
+            assert "{DBInstanceIdentifier=shop-2}" in warning
+        client.put_metric_alarm(
+            AlarmName="green-5xx", ComparisonOperator="GreaterThanThreshold", Threshold=1.0,
+            EvaluationPeriods=1, MetricName="x", Namespace="y", Period=60, Statistic="Sum",
+        )  # fmt: skip
+        for state, verdict in (("OK", PASS), ("ALARM", FAIL), ("INSUFFICIENT_DATA", INCONCLUSIVE)):
+            client.set_alarm_state(AlarmName="green-5xx", StateValue=state, StateReason="so it is")
+            async with gate_of(ALARM) as gate:
+                assert (await gate.check(question(now))).verdict is verdict
+    finally:
+        server.stop()
