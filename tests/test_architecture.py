@@ -7,6 +7,7 @@ tested by value.
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -155,8 +156,13 @@ def is_package(name: str, root: Path) -> bool:
     return name == "turnout" or (root / Path(*name.split(".")[1:])).is_dir()
 
 
-def imports(path: Path, root: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path, root: Path) -> tuple[str, ...]:
     """Full names of the modules that a file imports, wherever in it, in whatever spelling."""
+    return tuple(_imports(path, root))
+
+
+def _imports(path: Path, root: Path) -> Iterator[str]:
     package = module_of(path, root).split(".")
     if path.name != "__init__.py":
         package = package[:-1]
@@ -211,6 +217,7 @@ def broken_by(room: str, path: Path, root: Path) -> Iterator[str]:
             yield f"{file} imports {name}: {rule.remedy}"
 
 
+@functools.cache
 def is_implementation(name: str, root: Path) -> bool:
     """Whether a module of control/outer carries a kind out, and so is loaded by that kind."""
     if not name.startswith("turnout.control.outer."):

@@ -244,7 +244,7 @@ class CloudWatchMetric(_CloudWatchSection):
         "which has no values.",
     )
     stat: Annotated[str, Text(64, may_be_empty=False)] = knob(
-        "Average", "Which statistic of a period: `Average`, `Maximum`, `Sum`, `p99` …"
+        "Average", "Which statistic of a period: `Average`, `Maximum`, `Sum`, `p99`."
     )
     unit: Annotated[str, Text(64)] = knob("", "The values' unit, for what is said of them.")
     at_most: Annotated[float | None, Number()] = knob(None, "No value may be above.")

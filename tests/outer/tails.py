@@ -9,5 +9,6 @@ def outer(listeners: Mapping[str, Sequence[str]], **tail: Any) -> dict[str, Any]
     system unless there is a switchover."""
     return {
         "kind": "webhook",
+        "url": "http://127.0.0.1:9/",
         "tail": {"listeners": {name: list(binds) for name, binds in listeners.items()}, **tail},
     }
