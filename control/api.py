@@ -32,6 +32,7 @@ from turnout.control.shared import SharedState
 from turnout.control.store import Author, Database, Key, ServiceRow, Store, StoreUnusable
 from turnout.control.supervision import NO_SUPERVISOR
 from turnout.control.switchover import Switchover
+from turnout.control.tail_watch import TailWatch
 from turnout.control.upgrades import Upgrades
 from turnout.control.versions import version
 from turnout.proxy.scoreboard import WorkerState
@@ -67,6 +68,7 @@ class ApiContext:
     """Services as the workers act on them, for when the store cannot be read."""
     upgrades: Upgrades
     refused: RefusedCalls
+    tails: TailWatch
     unready: Callable[[], Iterable[str]]
     """What else keeps control from doing its work, in words that everybody may read."""
     now: Callable[[], float]
@@ -411,6 +413,19 @@ class Api:
     def _configured(self, name: str) -> Service | None:
         return self._context.configuration().service(name)
 
+    async def tail(self, call: Call) -> web.Response:
+        name = call.path("service")
+        if self._configured(name) is None:
+            await self._context.executor.service(name)  # raises: it is unknown
+        document = self._context.tails.document(name)
+        if document is None:
+            raise Problem(
+                "no-tail",
+                f"services.{name}.outer.tail is off, or there is no outer. Write it, with the "
+                "listeners that each upstream's address leads to",
+            )
+        return json_answer(document)
+
     # ------------------------------------------------------------ switchovers
 
     async def history(self, call: Call) -> web.Response:
@@ -536,6 +551,7 @@ class Api:
                 for name in service.names
                 if (shown := context.discovered(service.name, name)) is not None
             },
+            entries=context.tails.counted(),
         )
         accept = call.request.headers.get("Accept", "")
         text, kind = await asyncio.to_thread(exposition.render, context.shared, facts, accept)

@@ -242,6 +242,60 @@ class Service(Answer):
     outer: Beyond | None = Field(description="null: the configuration names nothing there.")
 
 
+class CurvePoint(Answer):
+    at: str = Field(description="Its beginning.")
+    requests: int
+
+
+class Curve(Answer):
+    seconds: int = Field(description="Of each point; the last one is not over yet.")
+    points: list[CurvePoint]
+
+
+class NetworkCount(Answer):
+    network: str = Field(description="/24 of IPv4, /48 of IPv6, or `unix`.")
+    requests: int
+    last_at: str
+
+
+class WayIn(Answer):
+    """An upstream's address, as the way in. Without listeners nothing of it is known."""
+
+    listeners: list[str] = Field(description="Those that the address leads to: `tail.listeners`.")
+    requests: int | None = Field(description="That ever came in by it; a counter.")
+    requests_since_in_sync: int | None = Field(
+        description="Of the old side: since the change was in sync, or since control watches it, "
+        "if that is later."
+    )
+    watched_since: str | None = Field(description="A control that begins anew watches anew.")
+    last_request_at: str | None = Field(description="Since it is watched.")
+    curve: Curve | None = Field(description="Of at least an hour, and of `tail.timeout`.")
+    networks: list[NetworkCount] = Field(description="Those that most came from, the most first.")
+    other_networks: int = Field(description="Requests from networks beyond `tail.networks`.")
+
+
+class Tail(Answer):
+    """Who still comes by the old way."""
+
+    service: str
+    old: str | None = Field(
+        description="The upstream that lost its weight; null while both have some."
+    )
+    in_sync_at: str | None = Field(
+        description="When the outer system's change was; null: none is known of, and only the "
+        "proxy's weights say which side is the old one."
+    )
+    ttl_seconds: float | None = Field(description="Of what clients were told before.")
+    ttl_passed_at: str | None
+    over: bool = Field(description="The old side may go.")
+    timed_out: bool = Field(description="It is not over, and `tail.timeout` has passed.")
+    reason: str = Field(description="Why it is over, or not yet, in words and numbers.")
+    below: str = Field(description="`tail.below`")
+    for_seconds: float
+    timeout_seconds: float | None
+    upstreams: dict[str, WayIn]
+
+
 class Services(Answer):
     items: list[Service]
 

@@ -61,6 +61,7 @@ from turnout.control.store import (
 )
 from turnout.control.supervision import Supervision
 from turnout.control.tables import endpoints_of, names_to_resolve, unresolved_in
+from turnout.control.tail_watch import TailWatch
 from turnout.control.upgrades import Upgrades
 from turnout.control.workers import Listeners, Workers
 from turnout.proxy.commands import (
@@ -181,11 +182,15 @@ class Control:
             tell=self.problem,
             lookup_error=lambda address: self.resolver.errors().get(address, ""),
         )
+        self.tails = TailWatch(
+            self.shared, lambda: self.configuration, lambda: self.publisher.table
+        )
         self.workers = Workers(
             self.shared,
             self.supervision,
             Listeners(
                 passive=self.prober.observe,
+                entered=self.tails.heard,
                 access_log=self._write_access,
                 word_set=self._committed_soon,
                 collect=self.casualties.collect,
@@ -263,6 +268,7 @@ class Control:
         stack.callback(self.store.close)
         stack.push_async_callback(self._close_tasks)
         self._keep("saying that control lives", self._say_alive)
+        self._keep("watching tails", self.tails.run)
         stack.push_async_callback(self.resolver.close)
         rows = await self._rows()
         self.resolver.watch(names_to_resolve(configuration, rows), endpoints_of(table))
@@ -370,6 +376,7 @@ class Control:
             in_force=self._in_force,
             upgrades=Upgrades(self.shared, self.supervision, self.journal),
             refused=self.refused,
+            tails=self.tails,
             unready=self.unready,
             now=lambda: now_on(self._scale, self._clock),
             tell=self.problem,

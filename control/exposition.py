@@ -51,6 +51,8 @@ class Facts:
     discovered: Mapping[tuple[str, str], tuple[bool, float | None]] = field(default_factory=dict)
     """(Service, upstream) whose servers are found -> whether something is wrong with that, and
     how many seconds ago its source said something."""
+    entries: Mapping[str, Sequence[bool]] = field(default_factory=dict)
+    """Service -> whether requests are counted by the address of its first, its second upstream."""
 
 
 def render(shared: SharedState, facts: Facts, accept: str = "") -> tuple[bytes, str]:
@@ -87,6 +89,7 @@ class _Scrape(Collector):
         blocks = self._blocks()
         yield from _requests(blocks)
         yield _durations(blocks)
+        yield self._entered(blocks)
         yield from _retries(blocks)
         yield from self._services()
         yield from self._workers()
@@ -109,6 +112,20 @@ class _Scrape(Collector):
             for slot, name, upstreams in named
             if slot <= boards.geometry.services
         ]
+
+    def _entered(self, blocks: Sequence[_Block]) -> Metric:
+        family = CounterMetricFamily(
+            "turnout_entry_requests",
+            "Requests that came in by the listeners of an upstream's address (outer.tail), "
+            "whichever upstream they were sent to.",
+            labels=_LABELS,
+        )
+        for block in blocks:
+            for index, counted in enumerate(self._facts.entries.get(block.service, ())):
+                if counted:
+                    count = block.counters[board.S_ENTERED + index]
+                    family.add_metric([block.service, block.upstreams[index]], count)
+        return family
 
     def _services(self) -> Iterator[Metric]:
         weight = GaugeMetricFamily(

@@ -30,6 +30,7 @@ KNOWN: Final[Mapping[str, tuple[int, str]]] = {
     "unknown-service": (404, "There is no such service"),
     "unknown-upstream": (404, "There is no such upstream"),
     "unknown-strategy": (404, "There is no such strategy"),
+    "no-tail": (404, "Nobody watches who still comes by the old way"),
     "unknown-switchover": (404, "There is no such switchover"),
     "method-not-allowed": (405, "There is no such call"),
     "switchover-under-way": (409, "Another switchover is under way"),

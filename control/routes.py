@@ -105,6 +105,11 @@ ROUTES: Final = (
         ((200, models.Service),), problems=(404,),
     ),
     Route(
+        "GET", f"{_SERVICE}/tail", "tail",
+        "Who still comes by the address of the side that lost its weight, and whether that may go.",
+        ((200, models.Tail),), problems=(404,),
+    ),
+    Route(
         "PUT", f"{_SERVICE}/weights", "weights",
         "Set the weights by hand. Answers when every worker has acknowledged them.",
         ((200, models.Service),), body=models.WeightsBody, query=(_WAIT,),

@@ -31,6 +31,7 @@ from turnout.proxy.commands import (
     CloseIdle,
     Cut,
     Done,
+    Entered,
     FrameReader,
     Hello,
     Kind,
@@ -62,6 +63,7 @@ class Listeners:
     """Who is told what workers say. Called in the loop; must not block."""
 
     passive: Callable[[Passive], None]
+    entered: Callable[[Entered], None]
     access_log: Callable[[bytes], None]
     collect: Callable[[], Awaitable[None]]
     """Takes in the names of what dead workers held."""
@@ -343,6 +345,8 @@ class Workers:
     def received(self, region: int, message: Message) -> None:
         if isinstance(message, Passive):
             self._listeners.passive(message)
+        elif isinstance(message, Entered):
+            self._listeners.entered(message)
         elif isinstance(message, Done):
             waiting = self._waiting.get((region, message.request))
             if waiting is not None and not waiting.done():

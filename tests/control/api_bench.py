@@ -16,6 +16,7 @@ from aiohttp.web import Application, Request
 from tests.control.in_memory import MemoryProber
 from tests.control.test_executor import ATOMIC, Bench, configured, opened
 from turnout.config.model import Configuration
+from turnout.config.table import RoutingTable, TableService, TableUpstream
 from turnout.control.api import ApiContext, make_app
 from turnout.control.event_stream import Streams
 from turnout.control.health import ProbeResult
@@ -26,6 +27,7 @@ from turnout.control.refused_calls import RefusedCalls
 from turnout.control.shared import SharedState
 from turnout.control.store import Author
 from turnout.control.supervision import Supervision
+from turnout.control.tail_watch import TailWatch
 from turnout.control.upgrades import Upgrades
 from turnout.proxy import scoreboard as board
 from turnout.proxy.scoreboard import Geometry, HealthWord, Scoreboard, SharedWords, WorkerState
@@ -133,6 +135,7 @@ async def served(
             in_force=lambda: (),
             upgrades=Upgrades(shared, Supervision(path / "run"), journal_of(bench)),
             refused=RefusedCalls(bench.store, time.time),
+            tails=TailWatch(shared, lambda: configuration, lambda: table_of(configuration)),
             unready=lambda: made[0].unready,
             now=time.time,
             tell=lambda what, remedy: made[0].problems.append(f"{what}: {remedy}"),
@@ -141,6 +144,15 @@ async def served(
             made.append(ApiBench(bench, context, prober, shared, streams, http))
             yield made[0]
     shared.close()
+
+
+def table_of(configuration: Configuration) -> RoutingTable:
+    """The services in the slots that the store gives them, and nothing else."""
+    services = []
+    for slot, service in enumerate(configuration.services, start=1):
+        first, second = (TableUpstream(name, ()) for name in service.names)
+        services.append(TableService(service.name, slot, (), "/", (first, second)))
+    return RoutingTable(number=1, services=tuple(services))
 
 
 def journal_of(bench: Bench) -> Journal:

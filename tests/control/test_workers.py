@@ -20,6 +20,7 @@ from turnout.proxy.commands import (
     CloseIdle,
     Cut,
     Done,
+    Entered,
     FrameReader,
     Hello,
     Kind,
@@ -59,6 +60,7 @@ class Heard:
     """What control was told by its workers."""
 
     passive: list[Passive] = field(default_factory=list)
+    entered: list[Entered] = field(default_factory=list)
     log: list[bytes] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     words: int = 0
@@ -73,6 +75,7 @@ class Heard:
 
         return Listeners(
             passive=self.passive.append,
+            entered=self.entered.append,
             access_log=self.log.append,
             collect=collect,
             word_set=word_set,
@@ -336,10 +339,12 @@ async def test_in_flight_is_counted_by_region_and_by_class(workers: Workers) -> 
 async def test_what_workers_tell_reaches_who_listens(workers: Workers, heard: Heard) -> None:
     first, _ = await two(workers)
     seen = Passive(health_slot=3, answered=7, errors_5xx=0, connect_errors=1, last_error="refused")
+    from_where = Entered(slot=SHOP, upstream=1, networks={"192.0.2.0/24": 3})
     first.send(seen)
+    first.send(from_where)
     first.writer.write(commands.frame(b"line\n", Kind.ACCESS_LOG))
     await until(lambda: heard.log, "the lines")
-    assert (heard.passive, heard.log) == ([seen], [b"line\n"])
+    assert (heard.passive, heard.entered, heard.log) == ([seen], [from_where], [b"line\n"])
 
 
 async def test_what_cannot_be_understood_costs_the_connection_and_is_told(
