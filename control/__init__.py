@@ -14,11 +14,12 @@ The life of a switchover, in reading order:
 7. `recovery`: where to go on after a start.
 8. `outer`, if anything is configured there: what steers traffic beyond the proxy (DNS, load
    balancers, platforms) as a part of the same switchover, kept by `outer_ledger`; `gating` asks the
-   conditions for a step.
+   conditions for a step; `tail_watch` counts who still comes by the old way, and `tail` says when
+   that is over.
 
 Around it: `app` puts the parts together, started from the `source` that is in force. `api`
 (with `routes`, `api_models`, `calls`, `views`, `problems`, `access`, `idempotency`, `event_stream`,
-`refused_calls`, `openapi`, `exposition`; behind `api_listener`, which bounds its connections) and `cli` (with `entry`, `client`, `cli_output`, `outer_output`, `demo`) ask. `prober` (with
+`refused_calls`, `openapi`, `exposition`; behind `api_listener`, which bounds its connections) and `cli` (with `entry`, `client`, `cli_output`, `outer_output`, `tail_output`, `demo`) ask. `prober` (with
 `probe`) and `resolver` look. `shared` is the memory that all processes share, `workers` and
 `supervision` talk to the others; `died` takes in what they lost. `compiler`, `tables` and
 `publisher` make what workers serve from, and `committed` keeps a copy of it. `logs` writes, `file_warnings` looks at the API's files.

@@ -221,6 +221,7 @@ class Control:
             journal=self.journal,
             configuration=configuration,
             clock=self._clock,
+            tails=self.tails,
         )
         self.followers = Followers(
             World(

@@ -295,6 +295,30 @@ def status(
 
 
 @app.command(rich_help_panel="Look")
+def tail(
+    service: Service = "",
+    watch: Annotated[bool, typer.Option("--watch", help="Until Ctrl-C.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until the old side may go, or tail.timeout has passed.")
+    ] = False,
+    as_json: AsJson = False,
+    control: Control = None,
+    config: Config = None,
+) -> None:
+    """Show who still comes by the address of the side that lost its weight, and whether it may go.
+
+    With --wait: exit 0 when the old side may go, 1 when tail.timeout has passed before.
+
+    Examples: turnout tail    turnout tail shop --watch    turnout tail shop --wait
+    """
+    from turnout.control.tail_output import follow
+
+    client = connect(control, config)
+    path = f"/v1/services/{named(client, service)}/tail"
+    raise typer.Exit(follow(client, path, watch=watch, wait=wait, as_json=as_json))
+
+
+@app.command(rich_help_panel="Look")
 def history(
     service: Service = "", as_json: AsJson = False, control: Control = None, config: Config = None
 ) -> None:

@@ -202,7 +202,15 @@ class TailWatch:
         if watched is not None and upstream in watched.names:
             index = watched.names.index(upstream)
             side = watched.sides.get(index)
-            base = None if side is None else _counted_at(side, in_sync_at)
+            old = watched.old
+            if (
+                old is not None
+                and (old.told, old.index) == (True, index)
+                and abs(old.in_sync_at - in_sync_at) < LOOK_MAX_S
+            ):
+                base = old.base  # the same change, asked for again
+            if base is None and side is not None:
+                base = _counted_at(side, in_sync_at)
             watched.old = _Old(index, in_sync_at, ttl_s, told=True, base=base)
             if passed_s < LOOK_MAX_S:
                 self._begin_networks(watched, index)

@@ -192,6 +192,25 @@ async def test_a_wait_outlives_a_service_that_leaves_the_configuration(watch: Wa
     assert (await ended(wait)).over
 
 
+async def test_a_wait_that_is_begun_again_counts_from_when_it_was_in_sync(watch: Watch) -> None:
+    watch.weight(10_000)
+    watch.came(0, 50)
+    await watch.pass_s(1)
+    wait = await waiting(watch)
+    watch.came(0, 3)
+    await watch.pass_s(121)
+    assert (await ended(wait)).requests == 3
+    watch.came(0, 4)
+    await watch.pass_s(5)
+    wait = await waiting(watch, passed_s=126.0)
+    await watch.pass_s(121)
+    assert (await ended(wait)).requests == 7
+    # Told by another one, who did not see it: to a point of the curve.
+    wait = await waiting(watch, passed_s=150.0)
+    await watch.pass_s(1)
+    assert (await ended(wait)).requests == 4
+
+
 async def test_a_wait_may_be_given_up(watch: Watch) -> None:
     wait = await waiting(watch)
     await watch.pass_s(1)
