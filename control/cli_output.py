@@ -172,7 +172,8 @@ def _remarks(service: Json) -> Iterable[Text]:
     if beyond and beyond["weights"] is not None:
         weights = ", ".join(f"{name} {percent(share)}" for name, share in beyond["weights"].items())
         sound = beyond["stage"] in ("in_sync", "nothing", "left")
-        since = f"{beyond['stage'].replace('_', ' ')} since {beyond['since'][:19]}Z"
+        stage = "in sync" if beyond["stage"] == "nothing" else beyond["stage"].replace("_", " ")
+        since = f"{stage} since {beyond['since'][:19]}Z"
         yield Text(f"{beyond['kind']}: {weights}, {since}", style="" if sound else "red")
     if service.get("held"):
         yield Text("held: new requests wait", style="yellow")

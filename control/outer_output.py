@@ -19,6 +19,12 @@ _STAGES = {
     "failed": "red",
     "unknown": "red",
 }
+_WORDS = {
+    "in_sync": "in sync",
+    "taken_on": "taken on",
+    "nothing": "was so already",
+    "left": "left where it was",
+}
 _VERDICTS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "error": "red"}
 
 
@@ -52,7 +58,7 @@ def moves_table(outer: Json) -> Table:
         table.add_row(
             "back" if move["restores"] else f"step {move['step']}",
             shares(move["weights"]),
-            Text(stage.replace("_", " "), style=_STAGES.get(stage, "yellow")),
+            Text(_WORDS.get(stage, stage), style=_STAGES.get(stage, "yellow")),
             str(move["change"] or "-"),
             str(move["asked_at"])[11:19],
             "-" if move["seconds"] is None else f"after {move['seconds']:.1f} s",
