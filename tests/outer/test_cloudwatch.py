@@ -580,10 +580,10 @@ async def test_against_another_imitation_of_the_service(monkeypatch: pytest.Monk
         client = boto3.client("cloudwatch")
         # moto refuses values of long ago.
         now = int(datetime.now(UTC).timestamp()) // 60 * 60
-        for minute, values in ((1, (90.0,)), (2, (1.0, 4.0)), (3, (2.0,)), (4, (3.0,))):
-            for value in values:
+        for minute, lags in ((1, (90.0,)), (2, (1.0, 4.0)), (3, (2.0,)), (4, (3.0,))):
+            for seconds in lags:
                 datum: dict[str, Any] = {
-                    "MetricName": "ReplicaLag", "Value": value, "Unit": "Seconds",
+                    "MetricName": "ReplicaLag", "Value": seconds, "Unit": "Seconds",
                     "Timestamp": now - 60 * minute,
                     "Dimensions": [{"Name": "DBInstanceIdentifier", "Value": "shop-2"}],
                 }  # fmt: skip

@@ -23,7 +23,7 @@ from turnout.config.document import SettingsError
 from turnout.config.loader import load_text
 from turnout.config.outer.aws import ElasticBeanstalk
 from turnout.config.weights import WHOLE
-from turnout.control.outer.elastic_beanstalk import (
+from turnout.control.outer.beanstalk_environments import (
     batches,
     names_wanted,
     progress_of,
@@ -447,7 +447,7 @@ async def test_without_enhanced_health_they_are_taken_as_they_run_and_it_is_told
 async def test_a_failed_page_makes_the_snapshot_incomplete(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("turnout.control.outer.elastic_beanstalk._INSTANCES_MAX", 1)
+    monkeypatch.setattr("turnout.control.outer.beanstalk_environments.INSTANCES_MAX", 1)
     world.ec2.fails_on = "i-2"
     async with asyncio.timeout(10), aclosing(world.discovery.snapshots()) as found:  # type: ignore[type-var]
         first = await anext(found)
