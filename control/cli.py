@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from turnout.config.model import Configuration
+from turnout.control import beanstalk_cli
 from turnout.control.client import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -37,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(beanstalk_cli.app, name="beanstalk", rich_help_panel="Prepare a side")
 
 Config = Annotated[
     str | None,

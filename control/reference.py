@@ -57,7 +57,7 @@ CLI_TOP: Final = """\
 
 <!-- Generated from the code by `make docs`. Change it there. -->
 
-`turnout` is a client of the [control API](api.md), but for `run`, `check`, `schema` and `demo`.
+`turnout` is a client of the [control API](api.md), but for `run`, `check`, `schema`, `demo` and `beanstalk`.
 It finds the API by `--control`, then `$TURNOUT_CONTROL`, then in the configuration; the
 configuration by `-c`, then `$TURNOUT_CONFIG`, then `./turnout.yaml`; its token in
 `$TURNOUT_TOKEN`, or in the file that `$TURNOUT_TOKEN_FILE` names. Over TLS (`https://…`, or a
@@ -235,7 +235,8 @@ def _commands() -> Iterator[str]:
     for panel, commands in panels.items():
         yield f"## {panel}\n"
         for name, command in commands:
-            yield from _command(name, command)
+            for below, one in getattr(command, "commands", {"": command}).items():
+                yield from _command(f"{name} {below}".rstrip(), one)
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
