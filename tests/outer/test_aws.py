@@ -1,9 +1,12 @@
 """What is said of AWS's errors, and how a call is bounded."""
 
 import asyncio
+import re
+import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +15,20 @@ from botocore import exceptions as botocore
 
 from tests.fakes.aws import CREDENTIALS
 from tests.fakes.base import Call, FakeService, Fault
+from turnout.config.loader import load_text
 from turnout.control.outer import seams
 from turnout.control.outer.aws import AwsClient, failure_of
 from turnout.control.outer.seams import Context, OuterError
+
+ROOT = Path(__file__).resolve().parents[2]
+WITH_UPSTREAMS = """
+listeners: [{bind: "127.0.0.1:8080"}]
+services:
+  shop:
+"""
+WITHOUT_UPSTREAMS = f"""{WITH_UPSTREAMS}\
+    upstreams: {{blue: {{servers: ["127.0.0.1:9001"]}}, green: {{servers: ["127.0.0.1:9002"]}}}}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -248,3 +262,16 @@ async def test_the_loop_goes_on_while_boto3_is_imported_and_called(
             beats += 1
         assert beats >= 10
         await call
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_settings_on_the_page_are_taken_by_the_loader() -> None:
+    page = (ROOT / "docs" / "outer" / "aws.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 6
+    for block in blocks:
+        text = WITH_UPSTREAMS if "upstreams:" in block else WITHOUT_UPSTREAMS
+        service = load_text(text + textwrap.indent(block, "    "), environ={}).services[0]
+        assert service.outer or service.gates or any(one.discover for one in service.upstreams)
