@@ -51,6 +51,18 @@ class Call:
     """What a fake wants to say of it."""
 
 
+class Moment(StrEnum):
+    """Of a call: where a hook comes in."""
+
+    BEFORE = "before"
+    """It has come in whole, and nothing was carried out."""
+    AFTER = "after"
+    """It was carried out, and not answered."""
+
+
+Hook = Callable[[Call, Moment], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class _Planned:
     fault: Fault
@@ -71,6 +83,9 @@ class FakeService(ABC):
     port: int = 0
     tls: ssl.SSLContext | None = None
     """Served behind TLS; a subclass says so in its `url`."""
+    hook: "Hook | None" = None
+    """Called with each call, before it is carried out and after that, before its answer: what
+    comes in between, such as the death of who called, happens there."""
     _planned: list[_Planned] = field(default_factory=list)
     _runner: web.AppRunner | None = None
 
@@ -144,9 +159,13 @@ class FakeService(ABC):
                 return answer
             case Fault.LOST_BEFORE:
                 return await self._cut(request)
+        if self.hook is not None:
+            await self.hook(call, Moment.BEFORE)
         before = self.snapshot()
         response = await self.handle(request, body)
         call.effective = self.snapshot() != before
+        if self.hook is not None:
+            await self.hook(call, Moment.AFTER)
         if fault is Fault.LOST_AFTER:
             return await self._cut(request)
         if fault is Fault.SLOW:
