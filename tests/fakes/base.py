@@ -63,6 +63,10 @@ class Moment(StrEnum):
 Hook = Callable[[Call, Moment], Awaitable[None]]
 
 
+class Dropped(Exception):
+    """Raised by a hook: the connection ends there, and what is not carried out is not."""
+
+
 @dataclass(slots=True)
 class _Planned:
     fault: Fault
@@ -159,13 +163,16 @@ class FakeService(ABC):
                 return answer
             case Fault.LOST_BEFORE:
                 return await self._cut(request)
-        if self.hook is not None:
-            await self.hook(call, Moment.BEFORE)
-        before = self.snapshot()
-        response = await self.handle(request, body)
-        call.effective = self.snapshot() != before
-        if self.hook is not None:
-            await self.hook(call, Moment.AFTER)
+        try:
+            if self.hook is not None:
+                await self.hook(call, Moment.BEFORE)
+            before = self.snapshot()
+            response = await self.handle(request, body)
+            call.effective = self.snapshot() != before
+            if self.hook is not None:
+                await self.hook(call, Moment.AFTER)
+        except Dropped:
+            return await self._cut(request)
         if fault is Fault.LOST_AFTER:
             return await self._cut(request)
         if fault is Fault.SLOW:
