@@ -34,6 +34,8 @@ class Target(ABC):
     """Its changes take time; false: they are in sync with the answer."""
     can_be_denied: ClassVar[bool] = True
     """It asks who calls."""
+    in_product: ClassVar[bool] = True
+    """The real processes can be configured with it."""
     secrets: ClassVar[tuple[str, ...]] = ()
     """Of the settings and the environment: they may be seen in the fake's calls alone."""
 
