@@ -346,6 +346,17 @@ async def test_a_token_that_cannot_be_read_is_denied(
     await router.close()
 
 
+async def test_a_token_that_is_renewed_is_used(service: KubernetesServiceTarget) -> None:
+    router = service.router()
+    await router.read()
+    service.fake.token = "another"
+    with pytest.raises(Denied, match="Unauthorized"):
+        await router.read()
+    service.token_file.write_text("another\n")
+    assert (await router.read()).second_weight == 0
+    await router.close()
+
+
 async def test_lists_come_in_pages_and_one_that_is_too_old_is_read_again(
     service: KubernetesServiceTarget,
 ) -> None:
