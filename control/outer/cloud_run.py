@@ -204,37 +204,42 @@ def split(
     """
     wanted = {revisions[0]: PARTS - second, revisions[1]: second}
     carriers = {revision: _carrier(traffic, revision, tags) for revision in revisions}
-    result: list[Entry] = []
+    ours: list[Entry] = []
     for index, entry in enumerate(traffic):
         revision = _fixed(entry)
         if revision not in wanted:
-            result.append(dict(entry))
             continue
         changed = {key: value for key, value in entry.items() if key != "percent"}
         if index == carriers[revision] and wanted[revision]:
             changed["percent"] = wanted[revision]
         if changed.get("percent") or changed.get("tag"):
-            result.append(changed)
+            ours.append(changed)
     for revision in revisions:
         if carriers[revision] is None and wanted[revision]:
-            result.append({"type": REVISION, "revision": revision, "percent": wanted[revision]})
-    return result
+            ours.append({"type": REVISION, "revision": revision, "percent": wanted[revision]})
+    return _put(ours, traffic, revisions)
 
 
 def restored(
     traffic: Sequence[Document], revisions: Sequence[str], ours: Mapping[str, Document]
 ) -> list[Entry]:
-    """The traffic with the two revisions' entries as they were, the others as they are. The order
-    means nothing; they stand together where the first of them stands."""
+    """The traffic with the two revisions' entries as they were, the others as they are."""
     back: list[Entry] = [
         {"type": REVISION, "revision": entry["revision"]}
         | {key: entry[key] for key in ("percent", "tag") if entry[key]}
         for entry in ours.values()
     ]
+    return _put(back, traffic, revisions)
+
+
+def _put(
+    ours: Sequence[Entry], traffic: Sequence[Document], revisions: Sequence[str]
+) -> list[Entry]:
+    """The traffic with these entries instead of the two revisions', where their first stands."""
     own = [index for index, entry in enumerate(traffic) if _fixed(entry) in revisions]
     others = [dict(entry) for index, entry in enumerate(traffic) if index not in own]
     there = own[0] if own else len(others)
-    return [*others[:there], *back, *others[there:]]
+    return [*others[:there], *ours, *others[there:]]
 
 
 def _carrier(traffic: Sequence[Document], revision: str, tags: Sequence[str]) -> int | None:

@@ -42,16 +42,16 @@ class Change:
     id: str
     additions: Sequence[Mapping[str, Any]]
     deletions: Sequence[Mapping[str, Any]]
-    due_s: float
+    since_s: float
 
-    def document(self) -> dict[str, Any]:
+    def document(self, pending_s: float) -> dict[str, Any]:
         return {
             "kind": "dns#change",
             "id": self.id,
             "additions": self.additions,
             "deletions": self.deletions,
             "startTime": "2026-01-01T00:00:00.000Z",
-            "status": "done" if time.monotonic() >= self.due_s else "pending",
+            "status": "done" if time.monotonic() >= self.since_s + pending_s else "pending",
         }
 
 
@@ -86,7 +86,7 @@ class FakeCloudDns(FakeGoogle):
             case "GET", path if path.startswith("/changes/"):
                 for change in self.changes:
                     if path == f"/changes/{change.id}" and not self.forgets:
-                        return change.document()
+                        return change.document(self.pending_s)
         raise not_found(request)
 
     def _list(self, request: web.Request) -> Mapping[str, Any]:
@@ -121,7 +121,7 @@ class FakeCloudDns(FakeGoogle):
     def _changes(self, request: web.Request) -> Mapping[str, Any]:
         if request.query.get("sortBy", "changeSequence") != "changeSequence":
             raise Problem(400, "Invalid value for 'parameters.sortBy'")
-        found = [] if self.forgets else [change.document() for change in self.changes]
+        found = [] if self.forgets else [change.document(self.pending_s) for change in self.changes]
         if request.query.get("sortOrder") == "descending":
             found.reverse()
         return {"kind": "dns#changesListResponse", "changes": found}
@@ -138,11 +138,9 @@ class FakeCloudDns(FakeGoogle):
         for index, record in enumerate(additions):
             self._add(records, f"entity.change.additions[{index}]", record)
         self.records = records
-        change = Change(
-            str(len(self.changes) + 1), additions, deletions, time.monotonic() + self.pending_s
-        )
+        change = Change(str(len(self.changes) + 1), additions, deletions, time.monotonic())
         self.changes.append(change)
-        return change.document()
+        return change.document(self.pending_s)
 
     def _delete(
         self, records: dict[Key, dict[str, Any]], what: str, record: Mapping[str, Any]

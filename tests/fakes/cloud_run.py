@@ -32,7 +32,7 @@ def target(revision: str, percent: int = 0, tag: str = "") -> dict[str, Any]:
 class Operation:
     name: str
     generation: int
-    due_s: float
+    since_s: float
     fails: bool
     settled: bool = False
 
@@ -104,7 +104,7 @@ class FakeCloudRun(FakeGoogle):
     def _advance(self) -> None:
         """Carry out what is due."""
         for operation in self.operations:
-            if operation.settled or time.monotonic() < operation.due_s:
+            if operation.settled or time.monotonic() < operation.since_s + self.pending_s:
                 continue
             operation.settled = True
             if operation.generation != self.generation:
@@ -158,7 +158,7 @@ class FakeCloudRun(FakeGoogle):
         operation = Operation(
             f"{PARENT}/operations/op-{self.generation}",
             self.generation,
-            time.monotonic() + self.pending_s,
+            time.monotonic(),
             self.fails_next,
         )
         self.fails_next = False

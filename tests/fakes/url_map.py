@@ -41,7 +41,7 @@ def weights(blue: int, green: int, scope: str = "global") -> list[dict[str, Any]
 @dataclass
 class Operation:
     name: str
-    due_s: float
+    since_s: float
     fails: bool
 
 
@@ -117,7 +117,7 @@ class FakeUrlMap(FakeGoogle):
             raise Problem(400, "Required field 'resource.fingerprint' not specified", "required")
         if document.pop("fingerprint") != self.fingerprint:
             raise Problem(412, "Invalid fingerprint.", "conditionNotMet")
-        if any(time.monotonic() < operation.due_s for operation in self.operations):
+        if not all(self._is_done(operation) for operation in self.operations):
             text = f"The resource '{PROJECT}/{self.scope}/urlMaps/shop-map' is not ready"
             raise Problem(400, text, "resourceNotReady")
         merged = merge(copy.deepcopy(self.document), document)
@@ -125,7 +125,7 @@ class FakeUrlMap(FakeGoogle):
             self._check(owner, key)
         operation = Operation(
             f"operation-{len(self.operations) + 1}",
-            time.monotonic() + self.pending_s,
+            time.monotonic(),
             self.fails_next,
         )
         self.fails_next = False
@@ -153,8 +153,11 @@ class FakeUrlMap(FakeGoogle):
         if not any(entry.get("weight", 0) for entry in entries):
             raise Problem(400, "At least one weightedBackendService must have a weight above 0")
 
+    def _is_done(self, operation: Operation) -> bool:
+        return time.monotonic() >= operation.since_s + self.pending_s
+
     def shown(self, operation: Operation) -> Mapping[str, Any]:
-        done = time.monotonic() >= operation.due_s
+        done = self._is_done(operation)
         shown: dict[str, Any] = {
             "kind": "compute#operation",
             "name": operation.name,

@@ -1,5 +1,6 @@
 """The `cloud_run` router's service, its colours by tags and by the names of revisions."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,6 +22,9 @@ class CloudRunTarget(GoogleTarget):
             "service": "shop",
             "tags": {"blue": "blue", "green": "green"},
         }
+
+    def state(self) -> Any:
+        return copy.deepcopy(self.fake.in_force())
 
     def second_weight(self) -> int:
         return self.fake.percent_of("shop-00002-bbb") * 100
@@ -57,8 +61,8 @@ class CloudRunByRevisionTarget(CloudRunTarget):
 
     def change_settings_outside(self) -> None:
         """The only thing beside that a switch would take away: a tag."""
-        _, preview = self.fake.traffic
-        self.fake.change_outside([target("shop-00001-aaa", 100, "stable"), preview])
+        blue, *others = self.fake.traffic
+        self.fake.change_outside([blue | {"tag": "stable"}, *others])
 
     def spoil(self) -> None:
         blue, preview = self.fake.traffic

@@ -231,7 +231,7 @@ async def test_done_is_not_in_sync_before_it_has_settled() -> None:
     async with served(there) as (_, router):
         change = await router.set_weights(Wanted(WHOLE), await router.read())
         first = await router.poll(change)
-        assert (first.verdict, there.fake.changes[0].document()["status"]) == (
+        assert (first.verdict, there.fake.changes[0].document(0.0)["status"]) == (
             Verdict.PENDING, "done",
         )  # fmt: skip
         assert "settle" in first.detail
