@@ -139,8 +139,11 @@ class CloudRun(GoogleSection):
             yield ("revisions",), "there are tags already. Leave one of them out"
         elif self.revisions:
             yield from _of_each("revisions", self.revisions, upstreams)
-        else:
+        elif self.tags:
             yield from _of_each("tags", self.tags, upstreams)
+        else:
+            tags = ", ".join(f"{name}: TAG" for name in upstreams)
+            yield ("tags",), f"it must be given: {{{tags}}}; or revisions, by their names"
 
 
 # ---------------------------------------------------------------- Cloud DNS

@@ -155,9 +155,7 @@ class Settling:
         left_s = self._since_s + self._settle_s - self._monotonic()
         if left_s <= 0:
             return Progress(Verdict.IN_SYNC, detail)
-        return Progress(
-            Verdict.PENDING, f"{detail}; in sync in {left_s:.0f} s (settle), if nothing happens"
-        )
+        return Progress(Verdict.PENDING, f"{detail}; in sync in {left_s:.0f} s (settle)")
 
 
 def error_text(error: Mapping[str, Any]) -> str:

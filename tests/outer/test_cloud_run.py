@@ -384,7 +384,7 @@ GOOD: dict[str, Any] = {
     [
         ({}, ""),
         ({"tags": {"blue": "b"}}, "green is missing"),
-        ({"tags": {}}, "blue is missing"),
+        ({"tags": {}}, "it must be given: {blue: TAG, green: TAG}; or revisions"),
         ({"tags": {"blue": "b", "gren": "g"}}, "it is no upstream of the service"),
         ({"tags": {"blue": "b", "green": "b"}}, "blue and green are the same there"),
         ({"revisions": {"blue": "r1", "green": "r2"}}, "there are tags already"),
