@@ -90,13 +90,15 @@ class _Found:
     problems: list[str]
     warnings: list[str]
     ttls_s: list[float]
+    unwatched: dict[str, list[str]]
+    """Upstream -> types of its records that are answered whether it is healthy or not."""
 
 
 def reading(settings: Route53, names: tuple[str, str], record_sets: Sequence[RecordSet]) -> Reading:
     """What the record sets of `settings.name` mean. Those of other names are passed over."""
     wanted_name = canonical(settings.name)
     of_name = [one for one in record_sets if canonical(str(one["Name"])) == wanted_name]
-    found = _Found({}, {}, {}, [], [], [])
+    found = _Found({}, {}, {}, [], [], [], {})
     for type_ in settings.types:
         group = [one for one in of_name if one["Type"] == type_]
         what = f"{wanted_name} {type_} in hosted zone {settings.zone_id}"
@@ -106,6 +108,11 @@ def reading(settings: Route53, names: tuple[str, str], record_sets: Sequence[Rec
             _weighted(settings, names, type_, group, what, found)
         else:
             _whole(settings, names, type_, group, what, found)
+    found.warnings += [
+        f"{wanted_name} {' and '.join(types)} of {settings.set_identifiers[name]} has no health "
+        f"check and evaluates no target's health: Route 53 answers by it also when {name} is down"
+        for name, types in found.unwatched.items()
+    ]
     found.warnings += _left_behind(settings, of_name)
     if len(set(found.shares.values())) > 1:
         shares = ", ".join(f"{type_} {percent(at)} %" for type_, at in found.shares.items())
@@ -195,10 +202,7 @@ def _weighted(
             )
     for name, one in zip(names, pair, strict=True):
         if "HealthCheckId" not in one and not _alias(one).get("EvaluateTargetHealth"):
-            found.warnings.append(
-                f"{what} {_id(one)} has no health check and evaluates no target's health: Route 53 "
-                f"answers by it also when {name} is down"
-            )
+            found.unwatched.setdefault(name, []).append(str(type_))
 
 
 def _unlike(what: str, group: Sequence[RecordSet]) -> Iterator[str]:
@@ -380,10 +384,15 @@ def _request(settings: Route53, record_sets: Sequence[RecordSet], comment: str) 
         "ChangeBatch": {
             "Comment": comment[:_COMMENT_MAX],
             "Changes": [
-                {"Action": "UPSERT", "ResourceRecordSet": dict(one)} for one in record_sets
+                {"Action": "UPSERT", "ResourceRecordSet": _to_write(one)} for one in record_sets
             ],
         },
     }
+
+
+def _to_write(one: RecordSet) -> RecordSet:
+    # An alias may be read with an empty list of values, which is refused when it is written.
+    return {key: value for key, value in one.items() if key != "ResourceRecords" or value}
 
 
 # ---------------------------------------------------------------- of a record set

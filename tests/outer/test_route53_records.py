@@ -194,8 +194,8 @@ def test_a_side_without_a_look_at_its_health_is_warned_of() -> None:
     del blue["TTL"], blue["ResourceRecords"]
     warnings = reading(settings(), NAMES, [blue, weighted("g", 1)]).warnings
     assert [text for text in warnings if "health" in text] == [
-        "shop.example. A in hosted zone Z1 g has no health check and evaluates no target's "
-        "health: Route 53 answers by it also when green is down"
+        "shop.example. A of g has no health check and evaluates no target's health: Route 53 "
+        "answers by it also when green is down"
     ]
 
 
@@ -241,6 +241,14 @@ def test_weights_that_route_53_has_not_are_refused_here(blue: int, green: int) -
     exact = {"A b": weighted("b", blue), "A g": weighted("g", green)}
     with pytest.raises(NotExpressible):
         batch(settings(), NAMES, Wanted(0, exact=exact), read)
+
+
+def test_the_empty_values_of_an_alias_are_not_written() -> None:
+    alias = {"HostedZoneId": "Z2", "DNSName": "lb.", "EvaluateTargetHealth": True}
+    pair = [weighted(who, 1, AliasTarget=alias, ResourceRecords=[]) for who in "bg"]
+    request = batch(settings(), NAMES, Wanted(0), reading(settings(), NAMES, pair))
+    for change in request["ChangeBatch"]["Changes"]:
+        assert "ResourceRecords" not in change["ResourceRecordSet"]
 
 
 def test_a_comment_fits_whatever_the_name_is() -> None:
