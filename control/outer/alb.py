@@ -186,6 +186,13 @@ def _beside(actions: Sequence[Action], groups: tuple[str, str]) -> dict[str, Any
     return beside
 
 
+def compared(reading: Reading, groups: tuple[str, str], names: tuple[str, str]) -> dict[str, Any]:
+    """A reading as people compare two: the sides' weights by their names, and what is beside."""
+    weights = _weights(_forward(reading.exact.get("actions") or ()) or {})
+    ours = {name: weights.get(arn, "none") for name, arn in zip(names, groups, strict=True)}
+    return {"weights": ours, **reading.settings}
+
+
 def _sticky(seconds: float) -> list[str]:
     if not seconds:
         return []
@@ -314,7 +321,8 @@ class Alb:
         actions = as_written(wanted_actions(wanted, if_read, self._groups))
         now = await self.read()
         if now.version != if_read.version:
-            what = "; ".join(differences(if_read.exact, now.exact)) or "it is another one now"
+            before, after = (compared(one, self._groups, self._names) for one in (if_read, now))
+            what = "; ".join(differences(before, after)) or "it is another one now"
             raise Conflict(f"{self._place.name}: {what}")
         answer = await self._client.call(
             "modify_rule" if self._place.of_rule else "modify_listener",

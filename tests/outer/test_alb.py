@@ -228,7 +228,10 @@ async def test_a_conflict_names_what_differs(listener: tuple[FakeElb, Router]) -
     fake.put(LISTENER, [forward({BLUE: 60, GREEN: 40}, sticky_s=60)])
     with pytest.raises(Conflict) as raised:
         await router.set_weights(Wanted(WHOLE), found)
-    assert "actions" in str(raised.value)
+    said = str(raised.value)
+    assert "weights.blue: 100, now 60; weights.green: 0, now 40" in said
+    assert f"action 2.TargetGroups.{OTHER}: 0, now gone" not in said, "the forward is action 1 now"
+    assert "action 2: " in said
     assert fake.weights(LISTENER) == {BLUE: 60, GREEN: 40}
 
 

@@ -16,7 +16,7 @@ from botocore import exceptions as botocore
 from tests.fakes.aws import CREDENTIALS
 from tests.fakes.base import Call, FakeService, Fault
 from turnout.config.loader import load_text
-from turnout.control.outer import seams
+from turnout.control.outer import loading, seams
 from turnout.control.outer.aws import AwsClient, failure_of
 from turnout.control.outer.seams import Context, OuterError
 
@@ -262,6 +262,35 @@ async def test_the_loop_goes_on_while_boto3_is_imported_and_called(
             beats += 1
         assert beats >= 10
         await call
+
+
+# ---------------------------------------------------------------- what is not installed
+
+
+@pytest.mark.parametrize("kind", ["gates", "outer", "discover"])
+def test_without_boto3_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    async def turn() -> None:
+        """No pace."""
+
+    sections = {
+        "gates": "gates: {a: {kind: cloudwatch_alarm, names: [x]}}",
+        "outer": "outer: {kind: elastic_beanstalk, cname: a.example,"
+        " environments: {blue: blue, green: green}}",
+        "discover": "upstreams: {blue: {servers: ['127.0.0.1:1']}, green: {discover:"
+        " {kind: elastic_beanstalk, environment: shop-green}}}",
+    }
+    text = WITH_UPSTREAMS if kind == "discover" else WITHOUT_UPSTREAMS
+    service = load_text(f"{text}    {sections[kind]}\n", environ={}).services[0]
+    discover = service.upstreams[1].discover
+    context = Context(("blue", "green"), 5.0, turn, lambda what, remedy: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(seams.MissingExtra, match=r"pip install 'turnout\[aws\]'"):
+        if kind == "gates":
+            loading.make_gate(service.gates[0].settings, context)  # type: ignore[arg-type]
+        elif kind == "outer" and service.outer:
+            loading.make_router(service.outer.settings, context)  # type: ignore[arg-type]
+        elif discover:
+            loading.make_discovery(discover.settings, context)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- the page
