@@ -45,7 +45,7 @@ def judge(known: Sequence[str], found: FoundServers, servers_max: int) -> Judged
     ready, refused = _addresses(found)
     if not ready:
         said = f"{len(found.servers)} servers, none of them ready" if found.servers else "no server"
-        rest = f"the {len(known)} last known stay" if known else "requests get 503"
+        rest = f"the {len(known)} last known stay" if known else "requests to it get 503"
         return Judged(tuple(known), Trouble.EMPTY, f"it has {said}: {rest}")
     wanted = ready if found.complete else ready | set(known)
     kept = [server for server in known if server in wanted]

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import sqlite3
 import subprocess
 import time
@@ -21,6 +19,7 @@ from tests.fakes.base import Fault
 from tests.fakes.kubernetes import NAMESPACE, TOKEN, FakeKubernetes
 from tests.harness import SERVICE, ApiError, Product, settings, until
 from tests.load import Load, must_not_fail
+from tests.outer.target_kubernetes import ROUTE
 from tests.upstreams import Upstream
 
 
@@ -230,7 +229,7 @@ async def test_what_is_found_first_is_used_at_once_and_until_then_there_is_nothi
         await until(lambda: counted(product, "discovery.problem"), "that nothing is there")
         shown = (await blue_of(product))["discovered"]
         assert shown["kind"] == "kubernetes"
-        assert "requests get 503" in shown["problem"]
+        assert "requests to it get 503" in shown["problem"]
         await cluster.start_pod("blue", "a1")
         await found(product, cluster, "a1")
         await product.api.healthy("blue")
@@ -266,7 +265,7 @@ async def test_a_pod_that_is_not_ready_leaves_and_what_it_has_finishes(
         assert len(first.ledger) == 1
 
 
-async def test_more_servers_than_the_limit_are_not_used_and_it_is_said(
+async def test_more_servers_than_the_limit_are_not_used_nor_what_people_say(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     for name in ("a1", "a2"):
@@ -280,6 +279,84 @@ async def test_more_servers_than_the_limit_are_not_used_and_it_is_said(
         await cluster.remove("a1")
         await found(product, cluster, "a2", "a3")
         await until(lambda: counted(product, "discovery.restored"), "that it is over")
+        await people_cannot_set_them(product)
+        await found(product, cluster, "a2", "a3")
+
+
+async def people_cannot_set_them(product: Product) -> None:
+    path = f"/v1/services/{SERVICE}/upstreams/blue"
+    with pytest.raises(ApiError) as refused:
+        await product.api.call("PUT", path, {"servers": ["127.0.0.1:1"]})
+    assert refused.value.status == 422
+    assert refused.value.problem["type"] == "urn:turnout:problem:servers-discovered"
+    assert "take discover out of the file" in refused.value.problem["detail"]
+    command = [under_test.PYTHON, "-P", "-m", "turnout", "status"]
+    said = await asyncio.to_thread(
+        subprocess.run,
+        [*command, "--control", product.control_address],
+        capture_output=True,
+        text=True,
+        env=product.environment,
+    )
+    assert "shop/blue: servers from kubernetes, 2 ready" in said.stdout, said
+
+
+async def test_a_release_in_a_cluster_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    """Green is rolled out, the switch moves the proxy and an HTTPRoute, blue is scaled down."""
+    for name in ("a1", "a2"):
+        await cluster.start_pod("blue", name)
+    cluster.fake.put("httproutes", "shop", spec=ROUTE)
+    cluster.fake.gateway("shop")
+    cluster.fake.pending_s = 0.2
+    cluster.fake.inject(Fault.THROTTLED, 1)
+    access = discover(cluster, tmp_path, "blue")
+    made = configuration({"discover": access}, {"discover": {**access, "service": "green"}})
+    made["services"][SERVICE]["outer"] = {
+        "kind": "gateway_api",
+        "route": "shop",
+        "backends": {"blue": "shop-blue", "green": "shop-green"},
+        "settle": "100ms",
+        **{key: access[key] for key in ("namespace", "endpoint", "token_file")},
+    }
+    product = Product(made)
+    try:
+        await product.start()
+        await product.api.healthy("blue")
+        load = Load(lambda: product.address)
+        async with load.running(kept=3, fresh=2):
+            await load.more(50)
+            for name in ("b1", "b2"):
+                await cluster.start_pod("green", name, ready=False)
+                cluster.say(name, ready=True)
+            await product.api.healthy("green")
+            ended = await product.api.switch("green")
+            assert ended["state"] == "completed"
+            await load.more(50)
+            assert {sample.upstream for sample in load.samples[-20:]} == {"green"}
+            for name in ("a1", "a2"):
+                cluster.terminate(name)
+            for name in ("a1", "a2"):
+                await cluster.remove(name)
+            await eventually(lambda: healthy(product), False, "that blue is gone")
+            await load.more(50)
+        must_not_fail(load.samples)
+        assert len([call for call in cluster.fake.effective if call.method == "PATCH"]) == 1
+        weights = [one["weight"] for one in route_of(cluster)["rules"][0]["backendRefs"]]
+        assert weights == [0, 100]
+        # The last known stay, and Turnout knows what they are worth.
+        assert (await blue_of(product))["servers"]
+        assert "last known stay" in (await blue_of(product))["discovered"]["problem"]
+    finally:
+        await product.close()
+
+
+async def healthy(product: Product) -> bool:
+    return bool((await blue_of(product))["healthy"])
+
+
+def route_of(cluster: Cluster) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.fake.objects["httproutes", "shop"]["spec"]
+    return found
 
 
 # ---------------------------------------------------------------- a source that is not well
@@ -298,9 +375,9 @@ async def test_when_no_pod_is_ready_the_last_known_stay_and_it_is_told_once(
         cluster.say("a2", ready=False)
         await until(lambda: counted(product, "discovery.problem"), "that none is ready")
         cluster.fake.delete("endpointslices", "blue-x1")
-        # Through some watches that begin anew, too.
+        # Through a watch that begins anew, too.
         watches = cluster.fake.journal[:]
-        await until(lambda: len(cluster.fake.journal) > len(watches) + 2, "further watches")
+        await until(lambda: len(cluster.fake.journal) > len(watches), "a further watch")
         assert await servers(product) == [cluster.address("a2")]
         assert await status_of(product) == 200
         assert counted(product, "discovery.problem") == 1
@@ -338,55 +415,7 @@ async def test_a_source_that_is_lost_takes_nothing_away_and_is_found_again(
         assert counted(product, "discovery.problem") == 2
 
 
-async def test_credentials_are_read_anew(cluster: Cluster, tmp_path: Path) -> None:
-    await cluster.start_pod("blue", "a1")
-    async with turnout(cluster, tmp_path) as product:
-        await found(product, cluster, "a1")
-        cluster.fake.token = "another"
-        cluster.fake.cut_watches()
-        await until(lambda: counted(product, "discovery.problem"), "that it is denied")
-        assert "401" in (await blue_of(product))["discovered"]["problem"]
-        (tmp_path / "token").write_text("another\n")
-        await cluster.start_pod("blue", "a2")
-        await found(product, cluster, "a1", "a2")
-
-
-async def test_a_history_that_is_too_old_is_listed_anew(cluster: Cluster, tmp_path: Path) -> None:
-    await cluster.start_pod("blue", "a1")
-    async with turnout(cluster, tmp_path) as product:
-        await found(product, cluster, "a1")
-        # What the watch would go on from is gone, and a change with it.
-        await until(lambda: cluster.fake.watching, "a watch")
-        cluster.fake.expire_watches()
-        await cluster.start_pod("blue", "a2")
-        cluster.fake.forget_history()
-        await found(product, cluster, "a1", "a2")
-        assert counted(product, "discovery.problem") == 0, "that is how a cluster is"
-
-
 # ---------------------------------------------------------------- beside people and the file
-
-
-async def test_servers_that_are_found_cannot_be_set(cluster: Cluster, tmp_path: Path) -> None:
-    await cluster.start_pod("blue", "a1")
-    async with turnout(cluster, tmp_path) as product:
-        await found(product, cluster, "a1")
-        path = f"/v1/services/{SERVICE}/upstreams/blue"
-        with pytest.raises(ApiError) as refused:
-            await product.api.call("PUT", path, {"servers": ["127.0.0.1:1"]})
-        assert refused.value.status == 422
-        assert refused.value.problem["type"] == "urn:turnout:problem:servers-discovered"
-        assert "take discover out of the file" in refused.value.problem["detail"]
-        command = [under_test.PYTHON, "-P", "-m", "turnout"]
-        said = await asyncio.to_thread(
-            subprocess.run,
-            [*command, "status", "--control", product.control_address],
-            capture_output=True,
-            text=True,
-            env=product.environment,
-        )
-        assert "shop/blue: servers from kubernetes, 1 ready" in said.stdout, said
-        await found(product, cluster, "a1")
 
 
 async def test_a_file_that_begins_to_discover_and_ends_it_loses_nothing(
@@ -430,15 +459,3 @@ async def reload(product: Product, blue: dict[str, Any]) -> None:
     services[SERVICE]["upstreams"]["blue"] = blue
     product.write_config({"services": services})
     await product.api.call("POST", "/v1/reload")
-
-
-async def test_control_that_comes_back_follows_on(cluster: Cluster, tmp_path: Path) -> None:
-    await cluster.start_pod("blue", "a1")
-    async with turnout(cluster, tmp_path) as product:
-        await found(product, cluster, "a1")
-        await product.api.healthy("blue")
-        before = product.control_pid
-        os.kill(before, signal.SIGKILL)
-        await cluster.start_pod("blue", "a2")
-        await product.control_replaced(before)
-        await found(product, cluster, "a1", "a2")

@@ -401,6 +401,38 @@ async def test_a_watch_goes_on_from_a_bookmark(service: KubernetesServiceTarget)
     await source.close()
 
 
+@pytest.mark.parametrize("amid", [True, False], ids=["amid a watch", "as one begins"])
+async def test_a_watch_that_is_too_old_is_no_loss_but_listed_anew(
+    service: KubernetesServiceTarget, amid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turnout.control.outer.endpoint_slices.PAUSE_S", 0.01)
+    fake = service.fake
+    settings = pod_settings(**{**service.cluster_access(), "service": "shop", "watch": "1s"})
+    source = make_discovery(settings, CONTEXT)
+    snapshots = source.snapshots()
+    before = await anext(snapshots)
+    if not amid:
+        # What the watch would begin from is forgotten, and a change with it.
+        fake.pod("blue-3", {"app": "shop", "version": "blue"}, ip="10.0.1.3")
+        fake.controller("shop")
+        fake.forget_history()
+    following = asyncio.ensure_future(anext(snapshots))
+    if amid:
+        while not fake.watching:
+            await asyncio.sleep(0.001)
+        fake.expire_watches()
+        fake.pod("blue-3", {"app": "shop", "version": "blue"}, ip="10.0.1.3")
+        fake.controller("shop")
+        fake.forget_history()
+    found = await asyncio.wait_for(following, 5)
+    assert {one.address for one in found.servers} - {one.address for one in before.servers} == {
+        "10.0.1.3:8080"
+    }
+    assert len([call for call in fake.journal if "watch=true" not in call.path]) == 2
+    await snapshots.aclose()
+    await source.close()
+
+
 async def test_a_watch_that_may_not_be_is_said(service: KubernetesServiceTarget) -> None:
     service.fake.refuses_watch = True
     settings = pod_settings(**{**service.cluster_access(), "service": "shop"})
