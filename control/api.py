@@ -415,9 +415,9 @@ class Api:
 
     async def tail(self, call: Call) -> web.Response:
         name = call.path("service")
-        if self._configured(name) is None:
-            await self._context.executor.service(name)  # raises: it is unknown
-        document = self._context.tails.document(name)
+        moving = (await self._context.executor.service(name)).switchover
+        under_way = (moving.id, moving.from_upstream) if moving is not None else ()
+        document = self._context.tails.document(name, *under_way)
         if document is None:
             raise Problem(
                 "no-tail",

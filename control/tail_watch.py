@@ -239,14 +239,26 @@ class TailWatch:
 
     # ------------------------------------------------------------ showing
 
-    def document(self, service: str) -> dict[str, Any] | None:
-        """A service's tail as the API shows it; None: nobody watches it."""
+    def document(
+        self, service: str, under_way: str = "", leaving: str = ""
+    ) -> dict[str, Any] | None:
+        """A service's tail as the API shows it; None: nobody watches it.
+
+        `under_way` is the id of its switchover, if there is one, and `leaving` the upstream that
+        this takes the weight from: until its change is in sync nothing is over, whatever the
+        weights still say.
+        """
         watched = self._watched.get(service)
         if watched is None:
             return None
         now, policy, old = self._uptime(), watched.policy, watched.old
         ahead_s = self._wall() - now
         found, passed_s = None, 0.0
+        old_name = None if old is None else watched.names[old.index]
+        reason = _BOTH
+        if under_way and (old is None or (old.told, old_name) != (True, leaving)):
+            old, old_name = None, leaving
+            reason = f"switchover {under_way} is under way, and its change is not in sync yet"
         if old is not None:
             passed_s = now - old.in_sync_at
             side = watched.sides.get(old.index)
@@ -260,7 +272,7 @@ class TailWatch:
         late = old is not None and 0 < policy.timeout_s <= passed_s and not over
         return {
             "service": service,
-            "old": None if old is None else watched.names[old.index],
+            "old": old_name,
             "in_sync_at": utc(old.in_sync_at + ahead_s) if old is not None and old.told else None,
             "ttl_seconds": old.ttl_s if old is not None and old.told else None,
             "ttl_passed_at": (
@@ -268,7 +280,7 @@ class TailWatch:
             ),
             "over": over,
             "timed_out": late,
-            "reason": _BOTH if found is None else found.reason,
+            "reason": reason if found is None else found.reason,
             "below": str(policy.below),
             "for_seconds": policy.for_s,
             "timeout_seconds": policy.timeout_s or None,

@@ -257,6 +257,31 @@ async def test_what_is_shown_while_it_lasts(watch: Watch) -> None:
     wait.cancel()
 
 
+async def test_nothing_is_over_while_a_switchover_has_not_brought_its_change_in_sync(
+    watch: Watch,
+) -> None:
+    await watch.pass_s(500)
+    assert (watch.shown()["old"], watch.shown()["over"]) == ("green", True)
+    found = watch.tails.document("shop", "1m8bjad97", "blue")
+    assert found is not None
+    assert (found["old"], found["over"]) == ("blue", False)
+    assert found["reason"] == (
+        "switchover 1m8bjad97 is under way, and its change is not in sync yet"
+    )
+    watch.weight(10_000)
+    await watch.pass_s(1)
+    wait = await waiting(watch)
+    found = watch.tails.document("shop", "1m8bjad97", "blue")
+    assert found is not None
+    assert (found["old"], found["ttl_seconds"]) == ("blue", 60)
+    await watch.pass_s(121)
+    assert (await ended(wait)).over
+    # The way back: what was told of blue is not what this one waits for.
+    found = watch.tails.document("shop", "1m8bjad98", "green")
+    assert found is not None
+    assert (found["old"], found["over"]) == ("green", False)
+
+
 async def test_who_has_no_tail_is_not_watched(watch: Watch) -> None:
     assert watch.tails.document("plain") is None
     assert watch.tails.document("nobody") is None
