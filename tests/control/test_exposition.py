@@ -245,3 +245,17 @@ def test_how_switchovers_ended_is_left_out_while_nobody_knows(shared: SharedStat
     assert b"turnout_weight" in text
     assert b"turnout_switchovers_total{" not in text
     assert b"turnout_switchovers_total{" in render(shared, FACTS)[0]
+
+
+def test_requests_are_counted_by_the_way_in_where_one_is_named(shared: SharedState) -> None:
+    add(shared, 0, board.S_ENTERED, 3)
+    add(shared, 1, board.S_ENTERED, 4)
+    add(shared, 1, board.S_ENTERED + 1, 5)
+    name = "turnout_entry_requests_total"
+    assert not any(key[0] == name for key in samples(shared))
+    only_blue = samples(shared, replace(FACTS, entries={"shop": [True, False]}))
+    assert {key: value for key, value in only_blue.items() if key[0] == name} == {
+        (name, "service=shop", "upstream=blue"): 7
+    }
+    both = samples(shared, replace(FACTS, entries={"shop": [True, True]}))
+    assert both[name, "service=shop", "upstream=green"] == 5
