@@ -19,7 +19,8 @@ A connection arrives, and a request with it:
 6. `replies`: what Turnout answers itself. `accesslog`: the line of an exchange that ended.
 
 Beside it: `deadlines` (all timeouts, swept in bulk) and `drain` (what is under way, what is
-cut, which idle connections are closed).
+cut, which idle connections are closed). `arrivals` stands before a `downstream` whose
+requests are counted by the listener that they came in by.
 
 The contract with the other processes, which import nothing else of this room: `scoreboard`
 (shared memory) and `commands` (messages, the plan).

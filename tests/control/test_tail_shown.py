@@ -16,7 +16,11 @@ from rich.console import Console
 from tests.control.api_bench import ApiBench, served
 from tests.control.test_api import problem
 from tests.control.test_cli import Shell, forking  # noqa: F401  # a fixture of this module, too
+from tests.harness import ROOT
 from tests.outer.tails import outer
+from turnout.config.loader import load_text
+from turnout.config.model import TailPolicy
+from turnout.config.units import Rate
 from turnout.control import api_models
 from turnout.control.tail_output import fit, plot, tail_view
 from turnout.proxy.commands import Entered
@@ -238,3 +242,17 @@ def test_the_verdict_is_said_in_words() -> None:
     assert "shop: blue may go: quiet" in said
     both = "\n".join(drawn(document(old=None, in_sync_at=None, reason="both have weight"), 100))
     assert "shop: both have weight" in both and "^TTL" not in both
+
+
+def test_the_example_of_the_page_is_taken_by_the_loader() -> None:
+    page = (ROOT / "docs" / "outer" / "tail.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    [service] = load_text(example, environ={}).services
+    assert service.outer is not None and service.outer.tail is not None
+    assert service.outer.tail == TailPolicy(
+        below=Rate(1, 60.0),
+        for_s=300,
+        timeout_s=3600,
+        listeners={"blue": ("10.0.0.1:8080",), "green": ("10.0.0.2:8080",)},
+        networks=1000,
+    )
