@@ -40,7 +40,7 @@ class TokenSection(Section):
         "5m", "How long a command's token is used when it does not say when it expires."
     )
     timeout: Annotated[float, Duration("100ms", "2m")] = knob(
-        "10s", "How long it may take to get a token."
+        "10s", "How long it may take to get a token; `call_timeout` bounds that, too."
     )
 
     def conflicts(self) -> Iterator[tuple[Place, str]]:

@@ -5,8 +5,9 @@ tried again; one of which nobody knows raises ReplyLost, so that it is read back
 not followed: a credential would go with them.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 import httpx
 
@@ -20,6 +21,8 @@ from turnout.control.outer.seams import (
     Throttled,
     without,
 )
+
+T = TypeVar("T")
 
 Authorization = Callable[[], Awaitable[Mapping[str, str]]]
 """Gives the fields that say who calls; it may raise OuterError."""
@@ -116,10 +119,10 @@ class Rest:
             method, path, json=json, content=content, params=params, headers=headers
         )
         try:
-            who = await self._authorization()
+            who = await self._fields(what)
             answer = await self._send(request, who)
-            if answer.status_code == 401 and await self._renewed(who):
-                answer = await self._send(request, await self._authorization())
+            if answer.status_code == 401 and await self._renewed(who, what):
+                answer = await self._send(request, await self._fields(what))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NotDone(f"{what}: {_words(error)}") from error
         except httpx.HTTPError as error:
@@ -133,12 +136,29 @@ class Rest:
     async def _send(self, request: httpx.Request, who: Mapping[str, str]) -> httpx.Response:
         await self._turn()
         request.headers.update(who)
-        return await self._client.send(request)
+        # httpx's own timeout is for each part of an answer, and one may trickle in for ever.
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._client.send(request)
+        except TimeoutError:
+            raise httpx.ReadTimeout("the answer is not whole in time", request=request) from None
 
-    async def _renewed(self, refused: Mapping[str, str]) -> bool:
-        return isinstance(self._authorization, Renewable) and await self._authorization.renew(
-            refused
-        )
+    async def _fields(self, what: str) -> Mapping[str, str]:
+        """Who calls."""
+        return await self._in_time(self._authorization(), what)
+
+    async def _renewed(self, refused: Mapping[str, str], what: str) -> bool:
+        if not isinstance(self._authorization, Renewable):
+            return False
+        return await self._in_time(self._authorization.renew(refused), what)
+
+    async def _in_time(self, asked: Awaitable[T], what: str) -> T:
+        """A call must end in its time, with all that it needs."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asked
+        except TimeoutError:
+            raise NotDone(f"{what}: its credentials took longer than call_timeout") from None
 
     async def document(self, method: str, path: str, **more: Any) -> Any:
         """As `call`; its body as JSON. Raises ReplyLost, or NotDone of a read, when it is none."""
@@ -157,9 +177,9 @@ class Rest:
         Raises as `call`; NotDone as well when it breaks off, when nothing comes for `silence_s`,
         and for a line of more than LINE_BYTES_MAX.
         """
-        await self._turn()
-        fields = await self._authorization()
         what = f"{self._who}: GET {path}"
+        fields = await self._fields(what)
+        await self._turn()
         timeout = httpx.Timeout(self._timeout_s, read=silence_s)
         begun = bytearray()
         try:

@@ -27,8 +27,8 @@ class FakeIdentities(FakeService):
     answer_s: float = 0.0
     """How long it takes to issue one."""
     revoked: set[str] = field(default_factory=set)
-    again: bool = False
-    """It gives the same token until it expires, as the metadata servers do."""
+    flavor: str = "Google"
+    """What Google's metadata server says that it is."""
 
     def writes(self, request: web.Request, body: bytes) -> bool:
         return request.path == "/api" and request.method != "GET"
@@ -62,8 +62,7 @@ class FakeIdentities(FakeService):
 
     async def _issue(self) -> str:
         await asyncio.sleep(self.answer_s)
-        if not (self.again and self.issued):
-            self.issued += 1
+        self.issued += 1
         return self.token
 
     async def _azure(
@@ -93,7 +92,7 @@ class FakeIdentities(FakeService):
             "expires_in": self.life_s,
             "token_type": "Bearer",
         }
-        return web.json_response(document, headers={"metadata-flavor": "Google"})
+        return web.json_response(document, headers={"metadata-flavor": self.flavor})
 
     async def _entra_id(self, request: web.Request, tenant: str, body: bytes) -> web.Response:
         if request.content_type != "application/x-www-form-urlencoded":

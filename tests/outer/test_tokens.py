@@ -1,6 +1,7 @@
 """Tokens: where they come from, how long they are kept, and that nobody sees them."""
 
 import asyncio
+import contextlib
 import os
 import stat
 import sys
@@ -23,7 +24,7 @@ from tests.fakes.identities import (
 )
 from turnout.config.outer.credentials import AzureCredentials, GoogleCredentials
 from turnout.control.outer.rest import Rest
-from turnout.control.outer.seams import Denied, NotDone, Throttled
+from turnout.control.outer.seams import Denied, NotDone, ReplyLost, Throttled
 from turnout.control.outer.tokens import Token, Tokens, azure_tokens, google_tokens, token_file
 
 
@@ -97,11 +98,9 @@ async def test_a_machine_of_google_asks_its_metadata_server(fake: FakeIdentities
 
 
 async def test_what_is_no_metadata_server_is_not_believed(fake: FakeIdentities) -> None:
-    # The path is another service's that answers with a token, but without Google's field.
-    environ = {"GCE_METADATA_HOST": f"127.0.0.1:{fake.port}/metadata/identity/oauth2/token?x="}
-    with pytest.raises((Denied, NotDone)):
-        await google(environ)()
-    assert fake.issued == 0
+    fake.flavor = ""
+    with pytest.raises(Denied, match="is no metadata server"):
+        await google({"GCE_METADATA_HOST": f"127.0.0.1:{fake.port}"})()
 
 
 async def test_a_file_is_read_again_for_each_call(tmp_path: Path) -> None:
@@ -403,3 +402,40 @@ async def test_the_proxy_of_the_environment_does_not_get_what_is_for_the_metadat
         environ = {**os.environ, "GCE_METADATA_HOST": f"127.0.0.1:{fake.port}"}
         assert await bearer(google(environ)) == fake.token
         assert proxy.journal == []
+
+
+# ---------------------------------------------------------------- time
+
+
+async def test_credentials_that_take_too_long_are_no_lost_reply(fake: FakeIdentities) -> None:
+    fake.answer_s = 8.0
+    tokens = azure({"AZURE_POD_IDENTITY_AUTHORITY_HOST": fake.url})
+    rest = Rest(fake.url, who="API", timeout_s=0.1, turn=turn, authorization=tokens)
+    began = time.monotonic()
+    with pytest.raises(NotDone, match="its credentials took longer than call_timeout"):
+        await rest.call("POST", "/api")
+    assert time.monotonic() - began < 4
+    assert fake.writing == []
+    await rest.close()
+
+
+async def test_an_answer_that_trickles_in_is_given_up_in_time() -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    rest = Rest(f"http://127.0.0.1:{port}", who="API", timeout_s=0.2, turn=turn)
+    async with asyncio.timeout(4):
+        with pytest.raises(ReplyLost, match="not whole in time"):
+            await rest.call("POST", "/api")
+        with pytest.raises(NotDone, match="not whole in time"):
+            await rest.call("GET", "/api")
+    await rest.close()
+    server.close()
