@@ -68,8 +68,9 @@ def page() -> str:
 
 
 def _section(
-    title: str, place: str, about: str | None, fields: Mapping[str, FieldInfo]
+    title: str, place: str, about: str | None, fields: Mapping[str, FieldInfo], of: str = ""
 ) -> Iterator[str]:
+    """A section and those in it; `of` tells the places of one kind from another's."""
     yield f"## {title}\n"
     yield f"{_one_line(about)}\n"
     yield "| key | default | may be | live | |"
@@ -80,12 +81,13 @@ def _section(
         below, inside = sections_of(field)
         if inside:
             inner.append((f"{place}{key}{below}", inside))
-        yield _row(key, field, f"{place}{key}{below}" if inside else None)
+        yield _row(key, field, f"{place}{key}{below}{of}" if inside else None)
     yield ""
     for path, inside in inner:
         if len(inside) == 1:
             only = inside[0]
-            yield from _section(f"`{path}`", f"{path}.", only.__doc__, only.model_fields)
+            title = f"`{path}{of}`"
+            yield from _section(title, f"{path}.", only.__doc__, only.model_fields, of)
         else:
             yield from _kinds(path, inside)
 
@@ -106,7 +108,8 @@ def _kinds(place: str, sections: Sequence[type[Section]]) -> Iterator[str]:
             for key, field in section.model_fields.items()
             if key not in common.model_fields
         }
-        yield from _section(f"`{_of_kind(place, kind)}`", f"{place}.", section.__doc__, own)
+        title = f"`{_of_kind(place, kind)}`"
+        yield from _section(title, f"{place}.", section.__doc__, own, _of_kind("", kind))
 
 
 def _of_kind(place: str, kind: str) -> str:

@@ -94,7 +94,7 @@ class AppService(ArmSection):
         {}, "Upstream -> what the marker says for it. Left out: the upstream's name."
     )
     preserve_vnet: Annotated[bool, TrueOrFalse()] = knob(
-        True, "Whether each slot keeps its own virtual network integration in a swap."
+        "true", "Whether each slot keeps its own virtual network integration in a swap."
     )
 
     def conflicts(self, upstreams: Sequence[str]) -> Iterator[tuple[Place, str]]:

@@ -31,7 +31,7 @@ class TokenSection(Section):
         "renews it has nothing to reload.",
     )
     token_command: tuple[Annotated[str, Text(1024)], ...] = knob(
-        (),
+        [],
         "A command that prints a token, such as `[gcloud, auth, print-access-token]`: the token "
         "alone, or a JSON object with `access_token` or `accessToken` and, if it is to be known, "
         "`expires_in` (seconds) or `expires_on` (seconds since 1970). No shell takes part in it.",

@@ -85,8 +85,8 @@ class FakeArm(FakeService):
             return web.json_response(document, status=401)
         self.tokens += 1
         self.expired = False
-        document = {"access_token": self.token, "expires_in": 3599, "token_type": "Bearer"}
-        return web.json_response(document)
+        given = {"access_token": self.token, "expires_in": 3599, "token_type": "Bearer"}
+        return web.json_response(given)
 
     @property
     def token(self) -> str:
@@ -164,6 +164,9 @@ class FakeAppService(FakeArm):
     """Operations are followed by `Azure-AsyncOperation` instead of `Location`."""
     retry_after: str | None = None
     foreign_location: bool = False
+    """Operations are to be followed at another host."""
+    hides_operations: bool = False
+    """A slot does not say that an operation is under way on it."""
 
     def snapshot(self) -> Any:
         """As it will be when what is under way has been carried out."""
@@ -242,6 +245,7 @@ class FakeAppService(FakeArm):
     def _site(self, slot: str) -> dict[str, Any]:
         busy = self._busy()
         mine = busy is not None and slot in (busy.source, busy.target)
+        mine = mine and not self.hides_operations
         host = "shop" if slot == "production" else f"shop-{slot}"
         return {
             "name": "shop" if slot == "production" else f"shop/{slot}",
