@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from turnout.config.document import Place
-from turnout.config.knobs import Kind, Name, Text, TrueOrFalse, knob, needed, person_text
+from turnout.config.knobs import (
+    Duration,
+    Kind,
+    Name,
+    Text,
+    TrueOrFalse,
+    Zero,
+    knob,
+    needed,
+    person_text,
+)
 from turnout.config.outer.common import KIND, OuterSection
 from turnout.config.outer.credentials import AzureCredentials
 from turnout.config.places import Endpoint
@@ -115,7 +125,18 @@ class TrafficManager(ArmSection):
     endpoints: dict[Annotated[str, Name()], Annotated[str, Text(260, may_be_empty=False)]] = needed(
         "Upstream -> the name of its endpoint in the profile."
     )
+    settle: Annotated[float, Duration("1s", "1h", Zero.NONE)] = knob(
+        "1m",
+        "How long after a change was read back, and its endpoint found healthy, it is in sync: "
+        "Azure does not say when all of its DNS servers have it.",
+    )
 
     def conflicts(self, upstreams: Sequence[str]) -> Iterator[tuple[Place, str]]:
         yield from super().conflicts(upstreams)
         yield from _by_upstream("endpoints", self.endpoints, upstreams)
+        if self.settle >= self.in_sync_timeout:
+            yield (
+                ("settle",),
+                f"it is not shorter than in_sync_timeout ({self.in_sync_timeout:g} s), so no "
+                "change would ever be in sync in time. Write a shorter one",
+            )

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from turnout.config.outer.google import CloudDns, CloudDnsMode
 from turnout.config.weights import WHOLE, percent
-from turnout.control.outer.google import NotThere, Settling, api, changed, digest
+from turnout.control.outer.google import NotThere, api, changed, digest
 from turnout.control.outer.seams import (
     Capabilities,
     Change,
@@ -32,6 +32,7 @@ from turnout.control.outer.seams import (
     Verdict,
     Wanted,
 )
+from turnout.control.outer.settling import Settling
 
 Record = Mapping[str, Any]
 """A ResourceRecordSet, as the API has it."""

@@ -21,7 +21,6 @@ from turnout.config.outer.google import CloudRun
 from turnout.config.weights import WHOLE
 from turnout.control.outer.google import (
     NotThere,
-    Settling,
     api,
     error_text,
     short_name,
@@ -38,6 +37,7 @@ from turnout.control.outer.seams import (
     Wanted,
     nearest_share,
 )
+from turnout.control.outer.settling import Settling
 
 PARTS: Final = 100
 """Percentages are whole numbers."""

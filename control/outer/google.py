@@ -9,7 +9,6 @@ ABORTED, which is 409), google.aip.dev/193 (errors).
 
 import hashlib
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -23,11 +22,9 @@ from turnout.control.outer.seams import (
     Conflict,
     Context,
     OuterError,
-    Progress,
     Reading,
     Refused,
     Throttled,
-    Verdict,
     differences,
 )
 from turnout.control.outer.tokens import google_tokens
@@ -129,33 +126,6 @@ async def write_as_read(
             refused = error
     assert refused is not None
     raise Conflict(f"it was changed {ROUNDS_MAX} times while it was written: {refused}")
-
-
-class Settling:
-    """When a change that Google Cloud calls done may be called in sync: a while later.
-
-    Counted from when it was first seen to be done by this process, as none of the APIs says
-    when its servers have it. So it begins anew after a start, which is longer than need be and
-    never shorter.
-    """
-
-    __slots__ = ("_key", "_monotonic", "_settle_s", "_since_s")
-
-    def __init__(self, settle_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._settle_s = settle_s
-        self._monotonic = monotonic
-        self._key = ""
-        self._since_s = 0.0
-
-    def done(self, change: Change, detail: str) -> Progress:
-        """For a change that is done, in sync or still pending."""
-        key = digest([change.id, dict(change.document)])
-        if key != self._key:
-            self._key, self._since_s = key, self._monotonic()
-        left_s = self._since_s + self._settle_s - self._monotonic()
-        if left_s <= 0:
-            return Progress(Verdict.IN_SYNC, detail)
-        return Progress(Verdict.PENDING, f"{detail}; in sync in {left_s:.0f} s (settle)")
 
 
 def error_text(error: Mapping[str, Any]) -> str:

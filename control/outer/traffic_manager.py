@@ -31,6 +31,7 @@ from turnout.control.outer.seams import (
     differences,
     nearest_share,
 )
+from turnout.control.outer.settling import Settling
 
 API_VERSION: Final = "2022-04-01"
 PARTS: Final = 1000
@@ -55,6 +56,7 @@ class TrafficManagerRouter:
         first, second = context.names
         self._named = (settings.endpoints[first], settings.endpoints[second])
         self._resource = f"Microsoft.Network/trafficmanagerprofiles/{settings.profile}"
+        self._settling = Settling(settings.settle)
         self._arm = Arm(settings, context, who="Traffic Manager", api_version=API_VERSION)
 
     def expressible(self, second_weight: int) -> int | None:
@@ -91,7 +93,10 @@ class TrafficManagerRouter:
 
     async def poll(self, change: Change) -> Progress:
         document = await self._arm.read(self._resource)
-        return progress_of(document, self._named, change.document)
+        progress = progress_of(document, self._named, change.document)
+        if progress.verdict is Verdict.IN_SYNC:
+            return self._settling.done(change, progress.detail)
+        return progress
 
     async def tail(self, old_upstream: int) -> Tail:
         return Tail((await self.read()).ttl_s)

@@ -20,7 +20,6 @@ from turnout.config.outer.google import UrlMap
 from turnout.config.weights import WHOLE
 from turnout.control.outer.google import (
     NotThere,
-    Settling,
     api,
     error_text,
     short_name,
@@ -37,6 +36,7 @@ from turnout.control.outer.seams import (
     Wanted,
     nearest_share,
 )
+from turnout.control.outer.settling import Settling
 
 PARTS: Final = 1000
 """The greatest weight; ours sum up to it."""

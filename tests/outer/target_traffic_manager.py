@@ -33,6 +33,7 @@ class TrafficManagerTarget(Target):
             "profile": "shop",
             "endpoints": {"blue": "shop-blue", "green": "shop-green"},
             "endpoint": self.fake.url,
+            "settle": "0",
         }
 
     def environment(self) -> Mapping[str, str]:

@@ -11,13 +11,13 @@ from ruamel.yaml import YAML
 from tests.outer.google_cases import problems_of
 from turnout.control.outer.google import (
     NotThere,
-    Settling,
     changed,
     error_text,
     meaning,
     short_name,
 )
 from turnout.control.outer.seams import Change, OuterError, Reading, Throttled, Verdict
+from turnout.control.outer.settling import Settling
 
 
 def answer(status: int, *reasons: str) -> httpx.Response:

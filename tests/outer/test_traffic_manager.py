@@ -271,6 +271,19 @@ async def test_the_way_back_does_not_wait_for_health(
     assert "finds it Degraded" in (await router.read()).warnings[0]
 
 
+async def test_what_is_read_back_settles(
+    target: TrafficManagerTarget, fake: FakeTrafficManager
+) -> None:
+    settings = {**target.settings(), "settle": "4m"}
+    target.settings = lambda: settings  # type: ignore[method-assign]
+    router = target.router()
+    change = await router.set_weights(Wanted(WHOLE), await router.read())
+    progress = await router.poll(change)
+    assert progress.verdict is Verdict.PENDING
+    assert "in sync in 240 s (settle)" in progress.detail
+    await router.close()
+
+
 async def test_the_tail_is_the_profiles_time_to_live(router: Router) -> None:
     assert (await router.tail(0)).ttl_s == 60
 
@@ -288,6 +301,10 @@ SETTINGS = {
     "kind": "traffic_manager", "subscription": "s", "resource_group": "g", "profile": "shop",
     "endpoints": {"blue": "b", "green": "g"},
 }  # fmt: skip
+
+
+def test_a_change_must_have_time_to_settle() -> None:
+    assert "Write a shorter one" in problems_of({**SETTINGS, "settle": "5m"})
 
 
 @pytest.mark.parametrize(
