@@ -106,7 +106,7 @@ def _kinds(place: str, sections: Sequence[type[Section]]) -> Iterator[str]:
         own = {
             key: field
             for key, field in section.model_fields.items()
-            if key not in common.model_fields
+            if key not in common.model_fields or field.default != common.model_fields[key].default
         }
         title = f"`{_of_kind(place, kind)}`"
         yield from _section(title, f"{place}.", section.__doc__, own, _of_kind("", kind))

@@ -106,6 +106,14 @@ class AppService(ArmSection):
     preserve_vnet: Annotated[bool, TrueOrFalse()] = knob(
         "true", "Whether each slot keeps its own virtual network integration in a swap."
     )
+    in_sync_timeout: Annotated[float, Duration("1s", "1d")] = knob(
+        "30m", "As everywhere, but longer: a swap restarts and warms up every instance."
+    )
+    retry_for: Annotated[float, Duration("1s", "1h")] = knob(
+        "10m",
+        "As everywhere, but longer: while a swap is under way, such as one whose reply was lost, "
+        "another is not asked for.",
+    )
 
     def conflicts(self, upstreams: Sequence[str]) -> Iterator[tuple[Place, str]]:
         yield from super().conflicts(upstreams)

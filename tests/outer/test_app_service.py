@@ -4,11 +4,13 @@ What every router must do is in `test_conformance`.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.control.test_executor import CI
 from tests.control.test_outer_switchover import beyond
@@ -382,3 +384,20 @@ SETTINGS = {
 def test_settings_that_do_not_go_together_are_said(more: Any, words: str) -> None:
     said = problems_of({**SETTINGS, **more})
     assert words in said if words else said == ""
+
+
+# ---------------------------------------------------------------- the page
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "outer" / "azure.md"
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_pages_examples_are_taken_by_the_loader(example: str) -> None:
+    document = YAML(typ="safe").load(example)
+    outer = document.get("outer") or {**SETTINGS, **document}
+    assert problems_of(outer) == ""
+
+
+def test_the_page_has_examples() -> None:
+    assert len(EXAMPLES) == 4
