@@ -165,6 +165,8 @@ class FakeAppService(FakeArm):
     retry_after: str | None = None
     foreign_location: bool = False
     """Operations are to be followed at another host."""
+    unlisted: bool = False
+    """App settings cannot be listed just now."""
     hides_operations: bool = False
     """A slot does not say that an operation is under way on it."""
 
@@ -219,6 +221,8 @@ class FakeAppService(FakeArm):
         match request.method, rest:
             case "GET", []:
                 return web.json_response(self._site(slot))
+            case "POST", ["config", "appsettings", "list"] if self.unlisted:
+                return error(500, "InternalServerError", "There was an unexpected error.")
             case "POST", ["config", "appsettings", "list"]:
                 return web.json_response(
                     {"name": "appsettings", "properties": state["app_settings"]}
