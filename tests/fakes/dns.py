@@ -145,4 +145,4 @@ class DnsServer(asyncio.DatagramProtocol):
 
 
 def _same(one: str, other: dns.name.Name) -> bool:
-    return dns.name.from_text(one) == other  # names compare without regard to case
+    return bool(dns.name.from_text(one) == other)  # names compare without regard to case
