@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from turnout.config.outer.azure import ArmSection
-from turnout.control.outer.rest import Rest, retry_after_s
+from turnout.control.outer.rest import NotFound, Rest, retry_after_s
 from turnout.control.outer.seams import (
     Context,
     NotDone,
@@ -34,10 +34,6 @@ from turnout.control.outer.tokens import azure_tokens
 _SHOWN_MAX: Final = 300
 _OPERATION_MAX: Final = 4096
 """Characters of an operation's URL; Azure asks clients to take as many."""
-
-
-class Missing(Refused):
-    """There is no such thing (404)."""
 
 
 class Arm:
@@ -74,7 +70,7 @@ class Arm:
         )
 
     async def read(self, resource: str) -> Mapping[str, Any]:
-        """A resource's document. Raises NotDone, Denied, Missing, Refused."""
+        """A resource's document. Raises NotDone, Denied, NotFound, Refused."""
         what = f"{self._root}/{resource}"
         return _mapping(await self._rest.document("GET", what, params=self._params), what)
 
@@ -107,7 +103,7 @@ class Arm:
             return Progress(Verdict.PENDING, "Azure asks to wait")
         try:
             answer = await self._rest.call("GET", operation)
-        except Missing as error:
+        except NotFound as error:
             return Progress(Verdict.UNKNOWN, str(error))
         except Throttled:
             raise
@@ -169,8 +165,6 @@ def _error_of(document: Mapping[str, Any]) -> str:
 
 
 def _meaning(answer: httpx.Response, text: str) -> OuterError | None:
-    if answer.status_code == 404:
-        return Missing(text)
     if answer.status_code == 409:
         # "Cannot modify this site because another operation is in progress": nothing was changed.
         return Throttled(text, retry_after_s(answer))
