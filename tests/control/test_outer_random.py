@@ -197,7 +197,7 @@ def quick() -> Any:
 WEATHER: Final = st.lists(st.sampled_from([*FAULTS, "", ""]), max_size=14)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(WEATHER, st.integers(1, 3), st.booleans())
 def test_nothing_is_carried_out_twice_and_what_is_said_is_so(
     weather: list[str], back_at: int, exchange: bool
@@ -213,7 +213,7 @@ def test_nothing_is_carried_out_twice_and_what_is_said_is_so(
         assert router.carried_out == list(STEPS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(WEATHER, st.integers(1, 3), st.integers(1, 20))
 def test_what_somebody_else_changed_is_never_moved_over(
     weather: list[str], back_at: int, outsider: int
