@@ -5,6 +5,7 @@ Whatever `target_KIND.py` beside this file defines is one of them.
 
 import importlib
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -24,3 +25,10 @@ def _found() -> Iterator[type[Target]]:
 
 
 TARGETS: Final[tuple[type[Target], ...]] = tuple(_found())
+
+EACH_KIND: Final[tuple[type[Target], ...]] = (
+    TARGETS
+    if os.environ.get("TURNOUT_FAULTS") == "all"
+    else tuple({kind.kind: kind for kind in reversed(TARGETS)}.values())
+)
+"""One of each kind, for what takes longer; all of them with TURNOUT_FAULTS=all."""

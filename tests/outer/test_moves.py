@@ -19,7 +19,7 @@ from tests.control.in_memory import MemoryWorkers
 from tests.control.test_executor import CI, Bench, configured, opened
 from tests.fakes.base import Call, Dropped, Fault, Moment
 from tests.outer.target import Target
-from tests.outer.targets import TARGETS
+from tests.outer.targets import EACH_KIND
 from turnout.config.model import Configuration, OuterOrder
 from turnout.config.weights import WHOLE
 from turnout.control.outer import mover
@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mover, name, 0.01)
 
 
-@pytest.fixture(params=TARGETS, ids=lambda target: target.__name__)
+@pytest.fixture(params=EACH_KIND, ids=lambda target: target.__name__)
 async def target(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Target]:

@@ -22,7 +22,7 @@ from tests.outer.target import Target
 from tests.outer.target_command import CommandTarget
 from tests.outer.target_route53 import Route53Target
 from tests.outer.target_webhook import WebhookTarget
-from tests.outer.targets import TARGETS
+from tests.outer.targets import EACH_KIND
 from turnout.config.weights import WHOLE
 
 ALL: Final = os.environ.get("TURNOUT_FAULTS") == "all"
@@ -105,13 +105,10 @@ def receipt_of(ended: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str,
     return receipt, moves
 
 
-def one_of_each() -> list[type[Target]]:
-    """All targets, or one of each kind."""
-    real = [kind for kind in TARGETS if kind.in_product]
-    return real if ALL else list({kind.kind: kind for kind in reversed(real)}.values())
+REAL: Final = [kind for kind in EACH_KIND if kind.in_product]
 
 
-@pytest.mark.parametrize("kind", one_of_each(), ids=lambda target: target.__name__)
+@pytest.mark.parametrize("kind", REAL, ids=lambda target: target.__name__)
 async def test_a_switch_and_its_rollback_lose_nothing_and_move_it_once_each(
     kind: type[Target], monkeypatch: pytest.MonkeyPatch
 ) -> None:
