@@ -1,0 +1,52 @@
+"""The table of kinds in docs/outer-layers.md says what the routers say of themselves."""
+
+import re
+from pathlib import Path
+from typing import Final, get_args
+
+import pytest
+
+from tests.outer.target import Target
+from tests.outer.targets import TARGETS
+from turnout.config.outer import OuterKind
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "outer-layers.md"
+ROW: Final = re.compile(r"^\| \[?`(\w+)`.*?\|.*?\| (.*?) \| (.*?) \|", re.MULTILINE)
+
+
+def rows() -> dict[str, list[tuple[str, str]]]:
+    """Kind -> its rows' shares, and how a change by others is noticed."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for kind, shares, noticed in ROW.findall(PAGE.read_text()):
+        found.setdefault(kind, []).append((shares, noticed))
+    return found
+
+
+def test_every_kind_has_its_row() -> None:
+    kinds = {get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(get_args(OuterKind)[0])}  # fmt: skip
+    assert kinds == set(rows())
+
+
+def test_every_kind_has_a_target() -> None:
+    assert set(rows()) == {target.kind for target in TARGETS if target.in_product}
+
+
+@pytest.mark.parametrize("kind", TARGETS, ids=lambda target: target.__name__)
+async def test_its_row_is_what_its_router_can(
+    kind: type[Target], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = kind()
+    if not target.in_product:
+        pytest.skip(f"{target.kind} is the page's example")
+    async with target.serve():
+        for name, value in target.environment().items():
+            monkeypatch.setenv(name, value)
+        router = target.router()
+        can = router.capabilities
+        await router.close()
+    can_all_or_nothing = "weighted" in target.settings()
+    assert any(
+        (shares == "0 or 100") == (not can.weighted and not can_all_or_nothing)
+        and (noticed == "read again just before") == (not can.conditional)
+        for shares, noticed in rows()[target.kind]
+    ), (can, rows()[target.kind])
