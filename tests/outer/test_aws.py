@@ -194,23 +194,23 @@ async def test_a_lost_reading_call_may_be_made_again(monkeypatch: pytest.MonkeyP
 
 
 async def test_no_answer_in_time_is_a_lost_reply(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(monkeypatch, timeout_s=0.5) as (fake, client):
+    async with serving(monkeypatch, timeout_s=1.0) as (fake, client):
         await client.call("describe_listeners")
-        fake.slow_s = 3.0
+        fake.slow_s = 8.0
         fake.inject(Fault.SLOW)
         began = time.monotonic()
         with pytest.raises(seams.ReplyLost):
             await client.call("modify_listener", writes=True, ListenerArn="arn")
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 6
 
 
 async def test_what_was_given_up_is_not_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its threads is held up past the time that the call had for being sent."""
-    async with serving(monkeypatch, timeout_s=0.6) as (fake, client):
+    async with serving(monkeypatch, timeout_s=1.5) as (fake, client):
         await client.call("describe_listeners")
 
         def held_up(**_: Any) -> None:
-            time.sleep(0.4)
+            time.sleep(0.8)
 
         assert client._client is not None
         client._client.meta.events.register_first("before-sign", held_up)

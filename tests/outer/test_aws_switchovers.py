@@ -56,7 +56,7 @@ async def beyond(
     if target is not None:
         for name, value in target.environment().items():
             monkeypatch.setenv(name, value)
-        outer = {**target.settings(), "retry_for": "10s", "call_timeout": "200ms"}
+        outer = {**target.settings(), "retry_for": "10s", "call_timeout": "300ms"}
         text += f"\n    outer: {json.dumps(outer)}"
     if gates:
         text += f"\n    gates: {json.dumps(gates)}"
@@ -93,7 +93,7 @@ async def test_names_are_swapped_once_whatever_becomes_of_the_call(
     target = ElasticBeanstalkTarget()
     async with target.serve(), beyond(tmp_path, monkeypatch, target) as bench:
         # Longer than is waited for a lost call: it is read while the swap is under way.
-        target.fake.pending_s, target.fake.names_last = 0.6, names_last
+        target.fake.pending_s, target.fake.names_last = 0.8, names_last
         if fault is not None:
             target.fake.inject(fault)
         ended = await switched(bench)
