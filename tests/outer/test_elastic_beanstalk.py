@@ -211,6 +211,7 @@ async def until_in_sync(router: Router, change: Change) -> None:
 
 async def test_a_swap_asked_for_twice_is_made_once(made: Made) -> None:
     fake, router = made
+    assert router.capabilities.exchange, "the mover waits before it looks for a lost one"
     first = await router.read()
     await until_in_sync(router, await router.set_weights(Wanted(WHOLE), first))
     with pytest.raises(Conflict, match=r"names\.blue: shop\.eu-west-1.*, now shop-idle"):
