@@ -2,7 +2,7 @@
 
 Three ledgers agree: what the clients got, what the upstreams received, what the proxy counted. The
 fake's journal has one effective change for each move, also when control is killed (kill -9) at any
-call. `make test` kills at the calls that matter most; TURNOUT_FAULTS=all at each.
+call. `make test` kills at the calls that matter most; TURNOUT_FAULTS=all at each, of every kind.
 """
 
 import asyncio
@@ -175,7 +175,9 @@ def kills_at(calls: list[Call]) -> list[tuple[int, Moment]]:
 
 
 @pytest.mark.parametrize(
-    "kind", [WebhookTarget, CommandTarget, Route53Target], ids=lambda target: target.__name__
+    "kind",
+    TARGETS if ALL else [WebhookTarget, CommandTarget, Route53Target],
+    ids=lambda target: target.__name__,
 )
 async def test_control_is_killed_at_any_call_and_nothing_is_done_twice(
     kind: type[Target], monkeypatch: pytest.MonkeyPatch
