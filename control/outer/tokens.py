@@ -304,7 +304,7 @@ def managed_identity(
     what = f"the managed identity of Azure ({urlsplit(url).netloc})"
 
     async def ask() -> Token:
-        async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+        async with _client(url, timeout_s, by_proxy=False) as client:
             answer = await _answer(client.get(url, params=params, headers=headers), what)
         return _token_of(_document(answer.content, what), what)
 
@@ -317,7 +317,7 @@ def google_metadata(host: str, account: str, timeout_s: float) -> Source:
     what = f"the metadata server of Google Cloud ({host})"
 
     async def ask() -> Token:
-        async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+        async with _client("http://", timeout_s, by_proxy=False) as client:
             answer = await _answer(
                 client.get(f"http://{host}{path}", headers={"metadata-flavor": "Google"}), what
             )
@@ -368,7 +368,7 @@ def entra_id(application: Application, audience: str, timeout_s: float) -> Sourc
                 "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
                 "client_assertion": assertion,
             }
-        async with httpx.AsyncClient(timeout=timeout_s) as client:
+        async with _client(url, timeout_s, by_proxy=True) as client:
             answer = await _answer(client.post(url, data={**form, **proof}), what)
         return _token_of(_document(answer.content, what), what)
 
@@ -376,6 +376,13 @@ def entra_id(application: Application, audience: str, timeout_s: float) -> Sourc
 
 
 # ---------------------------------------------------------------- answers
+
+
+def _client(url: str, timeout_s: float, *, by_proxy: bool) -> httpx.AsyncClient:
+    """`by_proxy`: by the one that the environment names; a metadata server is on this machine."""
+    # Without TLS there is nothing to verify, and reading the authorities takes 70 ms.
+    tls = url.startswith("https:")
+    return httpx.AsyncClient(timeout=timeout_s, trust_env=by_proxy, verify=tls)
 
 
 async def _answer(call: Awaitable[httpx.Response], what: str) -> httpx.Response:
