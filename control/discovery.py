@@ -31,7 +31,9 @@ from turnout.control.words import whole
 FIRST_PAUSE_S: Final = 1.0
 """Before a source that was lost is tried again, the first time."""
 AGAIN_AFTER_S: Final = 5.0
-"""Before servers that could not be put in force are tried again."""
+"""Before servers that could not be put in force are tried again, the first time."""
+AGAIN_AFTER_MAX_S: Final = 120.0
+"""Each attempt is two entries of the audit."""
 
 Key = tuple[str, str]
 """Service and upstream."""
@@ -235,6 +237,7 @@ class Follower:
     async def _use(self) -> None:
         """Put the newest snapshot in force, at most once in `min_interval`."""
         seen = self._seen
+        again_s = AGAIN_AFTER_S
         while True:
             await seen.news.wait()
             seen.news.clear()
@@ -245,9 +248,11 @@ class Follower:
                 changed = await self._follow(found)
             except (StoreUnusable, TableRefused) as error:
                 self._not_used(str(error))
-                await asyncio.sleep(AGAIN_AFTER_S)
+                await asyncio.sleep(again_s)
+                again_s = next_pause_s(again_s, AGAIN_AFTER_MAX_S)
                 seen.news.set()
                 continue
+            again_s = AGAIN_AFTER_S
             if self._problems.use:
                 self._problems.use = ""
                 self._tell_restored("what it says is in force again")
