@@ -5,6 +5,7 @@ Workers and health are in memory. What the fakes' journals show is what AWS woul
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.control.cli_forks import CLEAN
 from tests.control.in_memory import MemoryWorkers
 from tests.control.test_executor import ATOMIC, CI, Bench, configured, opened
 from tests.fakes.aws import CREDENTIALS
@@ -30,6 +32,8 @@ from turnout.config.outer.common import OuterSection
 from turnout.control.outer import mover as mover_module
 from turnout.control.outer.layers import OuterLayers
 from turnout.control.state import State
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -253,3 +257,38 @@ async def test_a_replica_that_does_not_replicate_fails_the_switchover(
             ended = await switched(bench)
             assert (ended.state is State.COMPLETED, bench.weights) == (False, [])
             assert "nothing is replicated" in ended.outcome
+
+
+# ---------------------------------------------------------------- looking
+
+
+async def test_check_outer_shows_each_and_warns_of_a_metric_that_nobody_writes(
+    tmp_path: Path,
+) -> None:
+    target = AlbTarget()
+    async with target.serve(), FakeCloudWatch() as watch:
+        watch.put("AWS/RDS", "ReplicaLag", {"DBInstanceIdentifier": "shop-2"}, "Maximum", {})
+        gates = {
+            "database": {"kind": "rds_replica_lag", "instance": "shop-3", "at_most": "5s"},
+            "alarm": {"kind": "cloudwatch_alarm", "names": ["green-5xx"]},
+        }
+        text = ATOMIC.rstrip() + f"\n    outer: {json.dumps(target.settings())}"
+        (tmp_path / "turnout.yaml").write_text(f"{text}\n    gates: {json.dumps(gates)}\n")
+        environment = {
+            **CLEAN, **target.environment(), "AWS_ENDPOINT_URL_CLOUDWATCH": watch.url,
+        }  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "turnout", "check", "--outer", "--json"),
+            env={**environment, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, err.decode()
+    [shop] = json.loads(out)["outer"]
+    balancer = shop["outer"]
+    lag, alarm = sorted(shop["gates"], key=lambda gate: str(gate["kind"]), reverse=True)
+    assert (balancer["weights"], balancer["problems"]) == ({"blue": 100.0, "green": 0.0}, [])
+    assert lag["verdict"] == "inconclusive"
+    assert "there are: {DBInstanceIdentifier=shop-2}" in lag["warnings"][0]
+    assert (alarm["verdict"], "there is no alarm green-5xx" in alarm["reason"]) == ("error", True)
+    assert target.fake.writing == []
