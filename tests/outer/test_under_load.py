@@ -176,7 +176,7 @@ def kills_at(calls: list[Call]) -> list[tuple[int, Moment]]:
 
 @pytest.mark.parametrize(
     "kind",
-    TARGETS if ALL else [WebhookTarget, CommandTarget, Route53Target],
+    REAL if ALL else [WebhookTarget, CommandTarget, Route53Target],
     ids=lambda target: target.__name__,
 )
 async def test_control_is_killed_at_any_call_and_nothing_is_done_twice(
