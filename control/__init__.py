@@ -12,8 +12,8 @@ The life of a switchover, in reading order:
    `ports` is what they need of the world; `refusals` what they answer instead.
 6. `describe`, `events`, `journal`: what is told; `receipt`: what was counted.
 7. `recovery`: where to go on after a start.
-8. `outer`, if anything is configured there: what steers traffic beyond the proxy (DNS, load
-   balancers, platforms) as a part of the same switchover, kept by `outer_ledger`; `gating` asks the
+8. `beyond`, if `outer` is configured: what steers traffic beyond the proxy (DNS, load
+   balancers, platforms; `outer`) as a part of the same switchover, kept by `outer_ledger`; `gating` asks the
    conditions for a step; `tail_watch` counts who still comes by the old way, and `tail` says when
    that is over.
 

@@ -9,12 +9,13 @@ derived anew from the value, and each may be carried out again.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
 from turnout.config.model import Service
 from turnout.control import decider, describe, events, orders, receipt, switchover
+from turnout.control.beyond import Beyond
 from turnout.control.clock import Clock, now_on, scale_of
 from turnout.control.drain import Drainage, Drainer
 from turnout.control.evidence import Snapshot, Window, snapshot_of
@@ -23,7 +24,6 @@ from turnout.control.health import UpstreamHealth
 from turnout.control.journal import Journal
 from turnout.control.loops import keep_running
 from turnout.control.outer.layers import OuterLayers
-from turnout.control.outer.mover import Mover, Stopped, shown
 from turnout.control.ports import Prober, Tails, Workers
 from turnout.control.refusals import stale
 from turnout.control.state import State, Switchover, without_weight
@@ -95,7 +95,7 @@ class Carrier:
     """One switchover under way."""
 
     __slots__ = (
-        "_activity", "_changed", "_decided", "_drainer", "_lock", "_scale", "_service", "_set_at",
+        "_activity", "_beyond", "_changed", "_decided", "_drainer", "_lock", "_scale", "_service", "_set_at",
         "_slot", "_tasks",
         "_unkept", "_world", "value",
     )  # fmt: skip
@@ -107,6 +107,7 @@ class Carrier:
         self.value = replace(value, clock=self._scale)
         """As it was last stored."""
         self._world = world
+        self._beyond = Beyond(world.outer, world.gates, world.tails, world.store, service, self.now)
         self._drainer = Drainer(world.workers, self.now, world.tick_s)
         self._slot = slot
         self._service = service
@@ -308,14 +309,7 @@ class Carrier:
 
     async def beyond(self) -> dict[str, Any] | None:
         """How far the outer system is, as receipts have it; None: there is none."""
-        value, world = self.value, self._world
-        if value.outer is None:
-            return None
-        first = await world.store(Database.outer_first, value.id)
-        moves = await world.store(Database.outer_moves, value.id)
-        tail = await world.store(Database.outer_tail, value.id)
-        found = shown(value, first, moves)
-        return None if found is None else {**found, "tail": tail}
+        return await self._beyond.shown(self.value)
 
     # ------------------------------------------------------------ the task
 
@@ -407,16 +401,13 @@ class Carrier:
                 if error:
                     return switchover.PrepareFailed(self.now(), error)
             case orders.LookOutside():
-                try:
-                    await self._outside().look(value, self.now)
-                except Stopped as error:
-                    return switchover.PrepareFailed(self.now(), str(error))
+                return await self._beyond.look(value)
             case orders.MoveOutside() | orders.RestoreOutside():
-                return await self._beyond(value, command)
+                return await self._beyond.move(value, command)
+            case orders.AwaitTail(upstream):
+                return await self._beyond.tail(value, upstream)
             case orders.PassGates(step):
                 return await self._gates(value, step)
-            case orders.AwaitTail(upstream):
-                return await self._tail(value, upstream)
             case orders.CheckHealth(upstream, until):
                 return await self._check(value, upstream, until)
             case orders.CheckReturn():
@@ -436,74 +427,8 @@ class Carrier:
                 await self._drainer.close_idle(self._slot, upstream)
         return None
 
-    def _outside(self) -> Mover:
-        """Raises Stopped when the configuration names none any more."""
-        mover = self._world.outer.of(self.value.service)
-        if mover is None:
-            kind = self.value.outer.kind if self.value.outer is not None else ""
-            raise Stopped(f"the service has no outer layer any more; it was {kind}: put it back")
-        return mover
-
-    async def _beyond(
-        self, value: Switchover, command: orders.MoveOutside | orders.RestoreOutside
-    ) -> switchover.Event | None:
-        """Move the outer system. What it does not do is for a person: the weights stay."""
-        assert value.outer is not None
-        try:
-            mover = self._outside()
-            match command:
-                case orders.MoveOutside(step, second_weight):
-                    await mover.move(value, step, second_weight, self.now)
-                case orders.RestoreOutside(step):
-                    await mover.restore(value, step, self.now)
-        except Stopped as error:
-            reason = f"{value.outcome}; {error}" if value.outcome else str(error)
-            return switchover.GaveUp(self.now(), reason)
-        return None
-
-    async def _tail(self, value: Switchover, upstream: int) -> switchover.Event | None:
-        """Wait until the old side may go. One that does not end in time is for a person."""
-        world = self._world
-        policy = None if (outer := self._service().outer) is None else outer.tail
-        moves = await world.store(Database.outer_moves, value.id)
-        in_sync = [move.in_sync_at for move in moves if move.in_sync_at is not None]
-        if policy is None or world.tails is None or not in_sync:
-            return None
-        old, mover = value.name(upstream), self._outside()
-        mover.doing = f"waits for who still comes by {old}: turnout tail {value.service}"
-        try:
-            while True:
-                passed_s = self.now() - max(in_sync)
-                tail = await mover.tail(upstream)
-                summary = await world.tails.wait_over(
-                    value.service, old, passed_s, tail.ttl_s, policy
-                )
-                counted = (await mover.tail(upstream)).requests_per_min
-                few = counted is None or counted < 60 * policy.below.per_second
-                late = policy.timeout_s and self.now() - max(in_sync) > policy.timeout_s
-                if not summary.over or few or late:
-                    break
-                await asyncio.sleep(RETRY_S)
-        finally:
-            mover.doing = ""
-        over = summary.over and few
-        reason = summary.reason if few else f"the system itself counts {counted:g} a minute"
-        document = {**asdict(summary), "over": over, "reason": reason, "ttl_seconds": tail.ttl_s}
-        await world.store(Database.keep_outer_tail, value.id, document)
-        if over:
-            return None
-        return switchover.GaveUp(
-            self.now(),
-            f"{old} must not be removed yet: after {policy.timeout_s:g} s (tail.timeout) {reason};"
-            f" weights are as they should be; turnout tail --wait says when it may go",
-        )
-
     async def _gates(self, value: Switchover, step: int) -> switchover.Event | None:
-        if value.forced_by:
-            return None
-        decided = [row.decided_at for row in await self._world.store(Database.steps, value.id)]
-        since = max(decided, default=value.created_at)
-        reason = await self._world.gates.passed(value, step, since, self.now)
+        reason = await self._beyond.gate_fails(value, step)
         if not reason:
             return None
         if not value.moved:

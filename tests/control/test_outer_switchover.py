@@ -17,7 +17,7 @@ from tests.control.in_memory import MemoryWorkers
 from tests.control.outer_in_memory import MemoryLayers, MemoryRouter, MemoryTails
 from tests.control.test_executor import CI, Bench, configured, opened
 from turnout.config.model import OuterOrder, Rate, TailPolicy
-from turnout.control import carrier
+from turnout.control import beyond as beyond_module
 from turnout.control.outer import mover as mover_module
 from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import NotDone, OuterError, Refused, ReplyLost, Verdict
@@ -424,7 +424,7 @@ async def test_a_tail_that_is_not_over_in_time_fails_it_with_the_weights_where_t
 async def test_what_the_system_itself_counts_has_to_be_few_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carrier, "RETRY_S", 0.01)
+    monkeypatch.setattr(beyond_module, "LOOK_AGAIN_S", 0.01)
     tails, router = MemoryTails(), MemoryRouter(counted=[0.0, 40.0, 40.0, 0.5])
     tails.over.set()
     async with beyond(tmp_path, router, tails=tails, tail=TAIL) as made:
