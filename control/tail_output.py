@@ -33,13 +33,18 @@ _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 def follow(client: Client, path: str, *, watch: bool, wait: bool, as_json: bool) -> int:
     """Show a tail once, until it is over (`wait`), or for ever; the command's exit code.
 
-    Interrupted while it waits it is not over: 130.
+    Interrupted while it waits it is not over: 130. Whoever begins to wait when `tail.timeout` has
+    passed already waits for as long again.
     """
     about = "Nothing depends on this command: what it waits for goes on."
     now = client.call("GET", path)
+    late_s = math.inf
+    if now["timed_out"]:
+        late_s = time.monotonic() + float(now["timeout_seconds"])
 
     def ended() -> bool:
-        return wait and bool(now["over"] or now["timed_out"])
+        given_up = now["timed_out"] and (late_s == math.inf or time.monotonic() >= late_s)
+        return wait and bool(now["over"] or given_up)
 
     if (watch or wait) and not as_json and out.is_terminal:
         with Live(tail_view(now, out.width), console=out, auto_refresh=False) as live:

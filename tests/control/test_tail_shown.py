@@ -5,6 +5,7 @@ import contextlib
 import io
 import math
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,18 +108,38 @@ async def shell(api: ApiBench, path: Path) -> Shell:
     return made
 
 
+@contextlib.asynccontextmanager
+async def coming(api: ApiBench) -> AsyncIterator[None]:
+    """Requests come in by blue's address, until left."""
+
+    async def come() -> None:
+        while True:
+            came(api, 1)
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(come())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
 async def test_a_wait_ends_when_the_old_side_may_go(tmp_path: Path) -> None:
     async with looked_at(tmp_path, below="1/s", **{"for": "1s"}) as api:
         turnout = await shell(api, tmp_path)
-        came(api, 3)
-        shown = await turnout("tail")
-        assert shown.code == 0
-        assert "blue must not go yet: " in shown.out
-        assert "no listener is named in tail.listeners" in shown.out  # for green
-        done = await turnout("tail", "shop", "--wait")
+        async with coming(api):
+            await asyncio.sleep(0)
+            shown = await turnout("tail")
+            assert shown.code == 0
+            assert "blue must not go yet: " in shown.out
+            assert "no listener is named in tail.listeners" in shown.out  # for green
+            running = await turnout.start("tail", "shop", "--wait")
+            assert running.process.stderr is not None
+            async with asyncio.timeout(10):
+                assert b"blue must not go yet: " in await running.process.stderr.readline()
+        done = await running.done()
         assert done.code == 0
         assert "blue may go" in done.out
-        assert "blue must not go yet: " in done.err
         as_json = (await turnout("tail", "--wait", "--json")).json
         api_models.Tail.model_validate(as_json)
         assert as_json["over"] is True
@@ -136,6 +157,10 @@ async def test_a_wait_gives_up_at_the_timeout_and_when_it_is_interrupted(tmp_pat
         done = await turnout("tail", "--wait")
         assert done.code == 1
         assert "blue must not go yet, though 2 s (tail.timeout) have passed: " in done.out
+        # After that one may wait again, as a switchover that failed of it says.
+        began_s = time.monotonic()
+        assert (await turnout("tail", "--wait")).code == 1
+        assert time.monotonic() >= began_s + 2
         assert (await turnout("tail")).code == 0
         await turnout.away()
 
