@@ -338,6 +338,7 @@ async def test_a_release_in_a_cluster_loses_nothing(cluster: Cluster, tmp_path: 
             for name in ("a1", "a2"):
                 await cluster.remove(name)
             await eventually(lambda: healthy(product), False, "that blue is gone")
+            await eventually(lambda: last_known(product), True, "that it is said")
             await load.more(50)
         must_not_fail(load.samples)
         assert len([call for call in cluster.fake.effective if call.method == "PATCH"]) == 1
@@ -345,13 +346,16 @@ async def test_a_release_in_a_cluster_loses_nothing(cluster: Cluster, tmp_path: 
         assert weights == [0, 100]
         # The last known stay, and Turnout knows what they are worth.
         assert (await blue_of(product))["servers"]
-        assert "last known stay" in (await blue_of(product))["discovered"]["problem"]
     finally:
         await product.close()
 
 
 async def healthy(product: Product) -> bool:
     return bool((await blue_of(product))["healthy"])
+
+
+async def last_known(product: Product) -> bool:
+    return "last known stay" in (await blue_of(product))["discovered"]["problem"]
 
 
 def route_of(cluster: Cluster) -> dict[str, Any]:
