@@ -187,9 +187,12 @@ class Mover:
     async def _asked(self, value: Switchover, move: Move, now: Now) -> Move:
         """From `intended` to taken on, or to what ends it. Each round reads first."""
         trying = _Trying(self.outer.retry_s, now)
+        exchange = (await self.capabilities()).exchange
         uncertain = move.calls > 0 or await self._left_unsettled(value)
+        if exchange and await self._ended_before(value, move, now):
+            uncertain = True
         while True:
-            if uncertain and (await self.capabilities()).exchange:
+            if uncertain and exchange:
                 # The call before may still be on its way: made twice it would undo itself.
                 await self._quiet(now)
             try:
@@ -203,6 +206,19 @@ class Mover:
                 move = next((known for known in found if known.step == move.step), move)
             except OuterError as error:
                 return await self._given_up(value, move, Stage.FAILED, str(error))
+
+    async def _ended_before(self, value: Switchover, move: Move, now: Now) -> bool:
+        """Follow swaps that the switchover asked for before to their end: while one is under way
+        it is not to be told what is there. Returns whether one may still arrive. Raises OuterError
+        when nobody knows how one ended."""
+        found = await self._store(Database.outer_moves, value.id)
+        before = [other for other in found if other.step != move.step and not other.settled]
+        for other in before:
+            if other.stage is Stage.TAKEN_ON:
+                ended = await self._followed(value, other, now)
+                if ended.stage is Stage.UNKNOWN:
+                    raise OuterError(f"the swap before: {ended.detail}")
+        return any(other.stage is Stage.INTENDED and other.calls for other in before)
 
     async def _round(self, value: Switchover, move: Move, now: Now) -> Move:
         """Read, decide, call and record: whole, whoever still waits for it. Raises OuterError."""

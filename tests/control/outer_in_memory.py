@@ -45,6 +45,9 @@ class MemoryRouter:
     """What a writing call waits for before it is carried out."""
     journal: list[str] = field(default_factory=list)
     changes: int = 0
+    late: bool = False
+    """What is asked for is so only once it is in sync."""
+    coming: int | None = None
     counted: list[float] = field(default_factory=list)
     """Requests a minute that the system itself counts on the old side, at each look."""
 
@@ -86,7 +89,10 @@ class MemoryRouter:
             raise NotExpressible("only all or nothing")
         if wanted.exact is not None:
             self.note = wanted.exact["note"]
-        self.weight = wanted.second_weight
+        if self.late:
+            self.coming = wanted.second_weight
+        else:
+            self.weight = wanted.second_weight
         self.changes += 1
         if self.lost:
             raise self.lost.pop(0)
@@ -98,6 +104,8 @@ class MemoryRouter:
 
     async def poll(self, change: Change) -> Progress:
         self.journal.append("poll")
+        if self.verdict is Verdict.IN_SYNC and self.coming is not None:
+            self.weight, self.coming = self.coming, None
         return Progress(self.verdict, self.detail)
 
     async def tail(self, old_upstream: int) -> Tail:

@@ -365,6 +365,33 @@ async def test_the_way_back_waits_for_the_call_that_is_under_way(tmp_path: Path)
         assert made.writes == ["set 10000", "set 0"]
 
 
+async def test_a_swap_under_way_is_waited_for_before_it_is_taken_back(tmp_path: Path) -> None:
+    """Its names are as before until it has ended: that is no sign that there is nothing to do."""
+    router = MemoryRouter(exchange=True, weighted=False, late=True, verdict=Verdict.PENDING)
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: "poll" in router.journal)
+        await made.bench.executor.abort(started.id, CI)
+        await made.bench.until(lambda: made.bench.weights == [0])
+        polls = router.journal.count("poll")
+        await made.bench.until(lambda: router.journal.count("poll") > polls + 1)
+        assert made.writes == ["set 10000"]
+        router.verdict = Verdict.IN_SYNC
+        ended = await made.bench.ended(started)
+        assert (ended.state, router.weight, router.changes) == (State.ABORTED, 0, 2)
+
+
+async def test_a_swap_that_never_ends_leaves_the_way_back_to_a_person(tmp_path: Path) -> None:
+    router = MemoryRouter(exchange=True, weighted=False, late=True, verdict=Verdict.PENDING)
+    async with beyond(tmp_path, router, in_sync_timeout_s=0.3) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: "poll" in router.journal)
+        await made.bench.executor.abort(started.id, CI)
+        ended = await made.bench.ended(started)
+        assert (ended.state, made.writes) == (State.FAILED, ["set 10000"])
+        assert "the swap before" in ended.outcome
+
+
 async def test_a_way_back_that_cannot_be_gone_is_for_a_person(tmp_path: Path) -> None:
     router = MemoryRouter()
     async with beyond(tmp_path, router) as made:
