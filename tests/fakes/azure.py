@@ -38,6 +38,7 @@ class FakeArm(FakeService):
     """What all resource providers have in common; and Microsoft Entra ID, for the tokens."""
 
     versions: tuple[str, ...] = ()
+    throttled_s: int = 17
     tokens: int = 0
     expired: bool = False
     """No token given so far is taken any more."""
@@ -49,7 +50,10 @@ class FakeArm(FakeService):
     def refusal(self, fault: Fault, request: web.Request) -> web.Response:
         match fault:
             case Fault.THROTTLED:
-                headers = {"retry-after": "17", "x-ms-ratelimit-remaining-subscription-writes": "0"}
+                headers = {
+                    "retry-after": str(self.throttled_s),
+                    "x-ms-ratelimit-remaining-subscription-writes": "0",
+                }
                 return error(
                     429,
                     "SubscriptionRequestsThrottled",

@@ -84,6 +84,8 @@ class FakeService(ABC):
     """How long a change is pending before it is in sync; infinity: for ever."""
     fails_next: bool = False
     """The next change is taken on and then not carried out, where the system can do that."""
+    throttled_s: int = 1
+    """How long to wait it says when it throttles, where the system says so."""
     port: int = 0
     tls: ssl.SSLContext | None = None
     """Served behind TLS; a subclass says so in its `url`."""
@@ -121,8 +123,9 @@ class FakeService(ABC):
 
     @property
     def effective(self) -> list[Call]:
-        """The calls that changed something."""
-        return [call for call in self.journal if call.effective]
+        """The calls that changed something. While one that reads is answered, what was asked for
+        before may come about."""
+        return [call for call in self.journal if call.effective and call.writes]
 
     @property
     def writing(self) -> list[Call]:

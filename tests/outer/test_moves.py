@@ -160,6 +160,7 @@ async def test_a_lost_reply_doubles_nothing(target: Target, tmp_path: Path, faul
 
 
 async def test_throttled_for_a_while_it_goes_on(target: Target, tmp_path: Path) -> None:
+    target.fake.throttled_s = 1
     target.fake.inject(Fault.THROTTLED, 2)
     async with world(target, tmp_path) as made:
         ended = await made.ended(await made.start())
