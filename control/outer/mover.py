@@ -215,9 +215,9 @@ class Mover:
         before = [other for other in found if other.step != move.step and not other.settled]
         for other in before:
             if other.stage is Stage.TAKEN_ON:
-                ended = await self._followed(value, other, now)
-                if ended.stage is Stage.UNKNOWN:
-                    raise OuterError(f"the swap before: {ended.detail}")
+                other = await self._followed(value, other, now)
+            if other.stage is Stage.UNKNOWN:
+                raise OuterError(f"the swap before: {other.detail}")
         return any(other.stage is Stage.INTENDED and other.calls for other in before)
 
     async def _round(self, value: Switchover, move: Move, now: Now) -> Move:
