@@ -1,7 +1,7 @@
 """The DNS tail end to end: a zone, a DNS server that answers from it, clients that remember, and
 two listeners of the product at the addresses of blue and green.
 
-Spans are short (a TTL of 1 s, `below: 1/s` for 1 s), and real.
+Spans are short (a TTL of 1 s, `below: 1/s` for 1.5 s), and real.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.upstreams import Upstream
 NAME: Final = "www.shop.example"
 BLUE, GREEN = "127.0.0.1", "127.0.0.2"
 TTL_S: Final = 1
-FOR_S: Final = 1.0
+FOR_S: Final = 1.5
 PENDING_S: Final = 0.3
 LATE_S: Final = 5.0
 """How late it may be noticed that a tail is over, on a machine with other things to do."""
@@ -163,7 +163,7 @@ async def test_the_old_side_is_quiet_after_the_ttl_and_over_after_the_last_who_p
     async with world() as at, watched(at) as verdicts:
         pinned = at.client(Manner.PINNED)
         async with (
-            pinned.asking(0.4),
+            pinned.asking(0.1),
             at.client().asking(0.05),
             at.client().asking(0.05),
         ):
@@ -178,7 +178,7 @@ async def test_the_old_side_is_quiet_after_the_ttl_and_over_after_the_last_who_p
                 await at.product.until(
                     lambda: time.monotonic() > gone_s + FOR_S + 0.5, "the time to live and more"
                 )
-                # One request each 0.4 s is more than fewer than one in each second.
+                # One that still comes is enough.
                 await at.product.api.state(id, "draining")
                 assert not any(one.over for one in verdicts if one.asked_s > began_s)
                 script = await cli(at, "tail", "--wait", "--json")
@@ -187,8 +187,8 @@ async def test_the_old_side_is_quiet_after_the_ttl_and_over_after_the_last_who_p
                 one for client in at.clients if client is not pinned for one in client.by(BLUE)
             ]
             last_s = max(one.at_s for one in by_ttl)
-            assert in_sync_s < last_s < gone_s + 0.5
-            assert len(late.by(BLUE)) > 3 and len(late.by(GREEN)) > 10
+            assert in_sync_s < last_s < gone_s + 1.0
+            assert late.by(BLUE) and late.by(GREEN)
             # All were served, by whichever upstream had the weight: no address lost anybody.
             assert {one.status for client in at.clients for one in client.went} == {200}
         quiet_s = pinned.went[-1].at_s
@@ -257,13 +257,12 @@ async def test_silence_waits_for_the_ttl_also_when_control_is_killed_meanwhile()
             id = await at.switch()
             in_sync_s = await at.in_sync()
             await at.product.api.state(id, "draining")
-            before = at.product.control_pid
-            os.kill(before, signal.SIGKILL)
-            await at.product.control_replaced(before)
-        assert pinned.went[-1].at_s + FOR_S < in_sync_s + ttl_s, "the machine was too slow for it"
+        before = at.product.control_pid
+        os.kill(before, signal.SIGKILL)
+        await at.product.control_replaced(before)
         found = await at.product.api.ended(id)
         assert found["state"] == "completed", found
-        assert time.monotonic() >= in_sync_s + ttl_s
+        assert time.monotonic() >= max(in_sync_s + ttl_s, pinned.went[-1].at_s + FOR_S)
         tail = found["receipt"]["outer"]["tail"]
         assert ttl_s <= tail["seconds"] < ttl_s + LATE_S
         # The counters are the workers', and go on; what the watch had seen is gone.
