@@ -1,6 +1,6 @@
 """Pure: EndpointSlices of a Service -> its servers; pods and slices -> whether they agree.
 
-Source: discovery/v1 types of Kubernetes 1.34. All slices of a Service together are its
+Source: the types of discovery.k8s.io/v1. All slices of a Service together are its
 endpoints, an endpoint may for a moment be in two of them, and what a condition leaves out has a
 meaning: `ready` and `serving` are true, `terminating` is false.
 """

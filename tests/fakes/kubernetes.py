@@ -1,6 +1,6 @@
 """A Kubernetes API server: Services, Pods, EndpointSlices, HTTPRoutes; list, watch, get, patch.
 
-Written by the API's documentation and the types of Kubernetes 1.34 and Gateway API 1.4; never
+Written by the API's documentation and the types of discovery.k8s.io/v1 and gateway.networking.k8s.io/v1; never
 compared with a real cluster. What a client relies on is as strict as there: bearer tokens,
 `resourceVersion`, 409 of a stale one, 410 of a watch or a page that is too old, bookmarks,
 content types of patches, a `Status` object for every refusal, schema checks of what is written.
