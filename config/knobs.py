@@ -426,6 +426,26 @@ class Text(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern(Kind):
+    """Text of a form that somebody else has laid down, such as a name in a cloud."""
+
+    pattern: str
+    """All of it, as a regular expression of ASCII."""
+    noun: str
+    says: str
+    """What is expected, for the reference and for who wrote something else."""
+
+    def read(self, value: Any, base: Path) -> str:
+        text = person_text(value, self.noun)
+        if not re.fullmatch(self.pattern, text, re.ASCII):
+            raise ValueError(f"expected {self.says}")
+        return text
+
+    def expected(self) -> str:
+        return self.says
+
+
+@dataclass(frozen=True, slots=True)
 class Secret(Kind):
     """A shared secret, never printed. Visible ASCII, as it travels in a header field."""
 

@@ -16,6 +16,7 @@ from turnout.config.knobs import (
     Name,
     Number,
     OrOff,
+    Pattern,
     Text,
     TrueOrFalse,
     Zero,
@@ -29,18 +30,9 @@ from turnout.config.places import DnsName
 REGION: Final = "Left out: boto3's own, as `AWS_DEFAULT_REGION` or its profile has it."
 
 
-@dataclass(frozen=True, slots=True)
-class Region(Kind):
-    """A region of AWS."""
-
-    def read(self, value: Any, base: Path) -> str:
-        text = person_text(value, "a region")
-        if not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}", text, re.ASCII):
-            raise ValueError(f"expected {self.expected()}")
-        return text
-
-    def expected(self) -> str:
-        return "a region of AWS, such as `eu-west-1`"
+REGION_NAME: Final = Pattern(
+    r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}", "a region", "a region of AWS, such as `eu-west-1`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +55,12 @@ class Arn(Kind):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Environment(Kind):
-    """An environment of Elastic Beanstalk by its name, or by its id."""
-
-    def read(self, value: Any, base: Path) -> str:
-        text = person_text(value, "an environment")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{2,38}[A-Za-z0-9]", text, re.ASCII):
-            raise ValueError(f"expected {self.expected()}")
-        return text
-
-    def expected(self) -> str:
-        return (
-            "an environment's name (4 to 40 letters, digits and dashes) or its id (`e-` and 10 "
-            "letters and digits)"
-        )
+ENVIRONMENT: Final = Pattern(
+    r"[A-Za-z0-9][A-Za-z0-9-]{2,38}[A-Za-z0-9]",
+    "an environment",
+    "an environment's name (4 to 40 letters, digits and dashes) or its id (`e-` and 10 letters "
+    "and digits)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +88,8 @@ class ElasticBeanstalk(OuterSection):
     paced: ClassVar[tuple[float, int]] = (1.0, 5)
 
     kind: Literal["elastic_beanstalk"] = needed(KIND)
-    region: Annotated[str | None, Region()] = knob(None, f"Where the environments are. {REGION}")
-    environments: dict[Annotated[str, Name()], Annotated[str, Environment()]] = needed(
+    region: Annotated[str | None, REGION_NAME] = knob(None, f"Where the environments are. {REGION}")
+    environments: dict[Annotated[str, Name()], Annotated[str, ENVIRONMENT]] = needed(
         "Upstream -> its environment, by name or id."
     )
     cname: Annotated[str, DnsName()] = needed(
@@ -197,8 +180,8 @@ class BeanstalkInstances(DiscoverSection):
     module: ClassVar[str] = "elastic_beanstalk"
 
     kind: Literal["elastic_beanstalk"] = needed(KIND)
-    region: Annotated[str | None, Region()] = knob(None, f"Where the environment is. {REGION}")
-    environment: Annotated[str, Environment()] = needed("The environment, by name or id.")
+    region: Annotated[str | None, REGION_NAME] = knob(None, f"Where the environment is. {REGION}")
+    environment: Annotated[str, ENVIRONMENT] = needed("The environment, by name or id.")
     port: Annotated[int, Count("1", "65535")] = knob(80, "Where the instances are served.")
     interval: Annotated[float, Duration("100ms", "1h")] = knob(
         "15s", "From one look at the environment to the next."
@@ -230,7 +213,7 @@ class CloudWatchMetric(_CloudWatchSection):
     """A metric of CloudWatch within bounds (`turnout[aws]`)."""
 
     kind: Literal["cloudwatch_metric"] = needed(KIND)
-    region: Annotated[str | None, Region()] = knob(None, f"Where the metric is. {REGION}")
+    region: Annotated[str | None, REGION_NAME] = knob(None, f"Where the metric is. {REGION}")
     namespace: Annotated[str, Text(255, may_be_empty=False)] = needed(
         "The metric's namespace, such as `AWS/ApplicationELB`."
     )
@@ -273,7 +256,7 @@ class CloudWatchAlarm(GateSection):
     paced: ClassVar[tuple[float, int]] = (5.0, 20)
 
     kind: Literal["cloudwatch_alarm"] = needed(KIND)
-    region: Annotated[str | None, Region()] = knob(None, f"Where the alarms are. {REGION}")
+    region: Annotated[str | None, REGION_NAME] = knob(None, f"Where the alarms are. {REGION}")
     names: tuple[Annotated[str, Text(255, may_be_empty=False)], ...] = needed(
         "The alarms' names, at most 100."
     )
@@ -307,7 +290,7 @@ class RdsReplicaLag(_CloudWatchSection):
     that does not replicate (-1) fails."""
 
     kind: Literal["rds_replica_lag"] = needed(KIND)
-    region: Annotated[str | None, Region()] = knob(None, f"Where the replica is. {REGION}")
+    region: Annotated[str | None, REGION_NAME] = knob(None, f"Where the replica is. {REGION}")
     replication: Annotated[Replication, Choice(Replication)] = knob(
         "read_replica",
         "`read_replica`: of RDS (`ReplicaLag` of `instance`). `aurora`: a reader of an Aurora "
@@ -318,7 +301,7 @@ class RdsReplicaLag(_CloudWatchSection):
     )
     instance: Annotated[str | None, Name()] = knob(None, "The replica's instance.")
     cluster: Annotated[str | None, Name()] = knob(None, "The replica's cluster.")
-    source_region: Annotated[str | None, Region()] = knob(
+    source_region: Annotated[str | None, REGION_NAME] = knob(
         None, "Of `aurora_global`: where the primary cluster is."
     )
     at_most: Annotated[float, Duration("1ms", "1d", Zero.NONE)] = needed("So far it may be behind.")
@@ -352,11 +335,11 @@ class S3Replication(_CloudWatchSection):
     rule_id: Annotated[str, Text(255, may_be_empty=False)] = needed(
         "The replication rule, by its ID."
     )
-    region: Annotated[str | None, Region()] = knob(
+    region: Annotated[str | None, REGION_NAME] = knob(
         None,
         f"Where the destination is, which has the metrics of what is pending. {REGION}",
     )
-    source_region: Annotated[str | None, Region()] = knob(
+    source_region: Annotated[str | None, REGION_NAME] = knob(
         None,
         "Where the source is, which has the metric of what has failed. Left out: as `region`.",
     )

@@ -1,61 +1,42 @@
 """Azure: slots of App Service, endpoints of Traffic Manager."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from turnout.config.document import Place
 from turnout.config.knobs import (
     Duration,
-    Kind,
     Name,
+    Pattern,
     Text,
     TrueOrFalse,
     Zero,
     knob,
     needed,
-    person_text,
 )
 from turnout.config.outer.common import KIND, OuterSection
 from turnout.config.outer.credentials import AzureCredentials
 from turnout.config.places import Endpoint
 
-
-@dataclass(frozen=True, slots=True)
-class ResourceGroup(Kind):
-    """The name of a resource group."""
-
-    def read(self, value: Any, base: Path) -> str:
-        text = person_text(value, "a resource group's name")
-        if not re.fullmatch(r"[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]", text, re.ASCII):
-            raise ValueError(f"expected {self.expected()}")
-        return text
-
-    def expected(self) -> str:
-        return "1 to 90 of `A-Z a-z 0-9 . _ - ( )`, the last no dot"
+RESOURCE_GROUP: Final = Pattern(
+    r"[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]",
+    "a resource group's name",
+    "1 to 90 of `A-Z a-z 0-9 . _ - ( )`, the last no dot",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class SettingName(Kind):
-    """The name of an app setting, which is an environment variable's."""
-
-    def read(self, value: Any, base: Path) -> str:
-        text = person_text(value, "a setting's name")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", text, re.ASCII):
-            raise ValueError(f"expected {self.expected()}")
-        return text
-
-    def expected(self) -> str:
-        return "1 to 128 letters, digits and underscores, first no digit"
+SETTING_NAME: Final = Pattern(
+    r"[A-Za-z_][A-Za-z0-9_]{0,127}",
+    "a setting's name",
+    "1 to 128 letters, digits and underscores, first no digit",
+)
 
 
 class ArmSection(OuterSection):
     """What all of Azure Resource Manager have."""
 
     subscription: Annotated[str, Name()] = needed("The subscription's id.")
-    resource_group: Annotated[str, ResourceGroup()] = needed("The resource group.")
+    resource_group: Annotated[str, RESOURCE_GROUP] = needed("The resource group.")
     endpoint: Annotated[str, Endpoint()] = knob(
         "https://management.azure.com",
         "Azure Resource Manager; other clouds have their own, such as "
@@ -95,7 +76,7 @@ class AppService(ArmSection):
         "The slot that is swapped with the live one, such as `staging`."
     )
     live_slot: Annotated[str, Name()] = knob("production", "The slot that clients come to.")
-    marker: Annotated[str, SettingName()] = knob(
+    marker: Annotated[str, SETTING_NAME] = knob(
         "TURNOUT_UPSTREAM",
         "The app setting that names the upstream, in both slots. It must not be a deployment slot "
         "setting, as it is to travel with what is deployed.",

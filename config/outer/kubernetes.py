@@ -1,79 +1,51 @@
 """Kubernetes: a Service's selector, Gateway API routes, and EndpointSlices as servers."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from turnout.config.document import Place
 from turnout.config.knobs import (
     Duration,
-    Kind,
     Name,
+    Pattern,
     Section,
     Text,
     Zero,
     knob,
     needed,
-    person_text,
 )
 from turnout.config.outer.common import KIND, DiscoverSection, OuterSection
 from turnout.config.places import ApiUrl, FilePath
 
-
-@dataclass(frozen=True, slots=True)
-class ObjectName(Kind):
-    """An object's name in Kubernetes."""
-
-    def read(self, value: Any, base: Path) -> str:
-        name = person_text(value, "a name")
-        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name, re.ASCII):
-            raise ValueError(f"expected {self.expected()}. Write it as `kubectl get` shows it")
-        return name
-
-    def expected(self) -> str:
-        return "1 to 253 of `a-z 0-9 - .`, first and last a letter or digit"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelKey(Kind):
-    """A label's key, perhaps with a prefix."""
-
-    def read(self, value: Any, base: Path) -> str:
-        key = person_text(value, "a label")
-        prefix = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?"
-        if not re.fullmatch(prefix + _LABEL, key, re.ASCII):
-            raise ValueError(f"expected {self.expected()}")
-        return key
-
-    def expected(self) -> str:
-        return "a label's key, such as `version` or `app.kubernetes.io/version`"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelValue(Kind):
-    """A label's value."""
-
-    def read(self, value: Any, base: Path) -> str:
-        text = person_text(value, "a label's value")
-        if text and not re.fullmatch(_LABEL, text, re.ASCII):
-            raise ValueError(f"expected {self.expected()}")
-        return text
-
-    def expected(self) -> str:
-        return "a label's value: at most 63 of `A-Z a-z 0-9 - _ .`"
-
-
 _LABEL: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_Name = Annotated[str, ObjectName()]
-_Labels = dict[Annotated[str, LabelKey()], Annotated[str, LabelValue()]]
+
+OBJECT_NAME: Final = Pattern(
+    r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?",
+    "a name",
+    "1 to 253 of `a-z 0-9 - .`, first and last a letter or digit, as `kubectl get` shows it",
+)
+
+
+LABEL_KEY: Final = Pattern(
+    rf"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_LABEL}",
+    "a label",
+    "a label's key, such as `version` or `app.kubernetes.io/version`",
+)
+
+
+LABEL_VALUE: Final = Pattern(
+    rf"({_LABEL})?", "a label's value", "a label's value: at most 63 of `A-Z a-z 0-9 - _ .`"
+)
+
+
+_Name = Annotated[str, OBJECT_NAME]
+_Labels = dict[Annotated[str, LABEL_KEY], Annotated[str, LABEL_VALUE]]
 
 
 class Cluster(Section):
     """How the API server is reached. In a pod nothing of it is needed."""
 
-    namespace: Annotated[str | None, ObjectName()] = knob(
+    namespace: Annotated[str | None, OBJECT_NAME] = knob(
         None, "Of the object. Left out: the namespace that this pod is in."
     )
     endpoint: Annotated[str | None, ApiUrl()] = knob(
