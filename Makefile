@@ -83,7 +83,7 @@ test: $(DEV)  ## every test, with the reasons of those that were skipped
 # Out of a copy, as what is compiled inside the checkout would be imported instead of its
 # sources. The copy is of the files as they stand, committed or not.
 $(COMPILED_BUILT): $(DEV) $(wildcard pyproject.toml setup.py requirements.lock \
-		config/*.py control/*.py control/outer/*.py proxy/*.py turnout/*.py)
+		config/*.py config/outer/*.py control/*.py control/cli/*.py control/outer/*.py proxy/*.py turnout/*.py)
 	@test -x $(COMPILED_VENV)/bin/python || $(BIN)/python -m venv --without-pip $(COMPILED_VENV)
 	$(BIN)/python -m pip --disable-pip-version-check --python $(COMPILED_VENV)/bin/python \
 		install --quiet --require-hashes --no-deps -r requirements.lock

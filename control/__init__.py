@@ -19,8 +19,11 @@ The life of a switchover, in reading order:
 
 Around it: `app` puts the parts together, started from the `source` that is in force. `api`
 (with `routes`, `api_models`, `calls`, `views`, `problems`, `access`, `idempotency`, `event_stream`,
-`refused_calls`, `openapi`, `exposition`; behind `api_listener`, which bounds its connections) and `cli` (with `entry`, `client`, `cli_output`, `outer_output`, `tail_output`, `demo`) ask. `prober` (with
-`probe`) and `resolver` look. `shared` is the memory that all processes share, `workers` and
+`refused_calls`, `openapi`, `exposition`; behind `api_listener`, which bounds its connections) and
+`cli` (a file for each sort of command; with `entry`, `client`, `cli_output`, `outer_output`,
+`tail_output`, `demo`) ask. `prober` (with `probe`), `resolver`, `discovery` (with `discovered`) and
+`tail_watch` (with `tail`) look. `shared` is the memory that all processes share, `workers` and
 `supervision` talk to the others; `died` takes in what they lost. `compiler`, `tables` and
-`publisher` make what workers serve from, and `committed` keeps a copy of it. `logs` writes, `file_warnings` looks at the API's files.
+`publisher` make what workers serve from, and `committed` keeps a copy of it. `logs` writes,
+`file_warnings` looks at the API's files.
 """

@@ -125,7 +125,7 @@ LIGHT = {
     "proxy/upgrading.py": CONTRACT,
     # What `turnout run` imports before it becomes the supervisor.
     "config/origin.py": frozenset(),
-    "control/entry.py": frozenset({"turnout.config.origin", "turnout.control.cli"}),
+    "control/entry.py": frozenset({"turnout.config.origin", "turnout.control.cli.main"}),
 }
 LIGHT["config/conflicts.py"] = VALUES | {
     "turnout.config.document", "turnout.config.service_settings", "turnout.config.settings",
