@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from turnout.config.weights import WHOLE, Weights
 from turnout.control.discovered_ledger import DiscoveredLedger
-from turnout.control.outer_ledger import OuterLedger
+from turnout.control.outer_ledger import LEFT_MOVED_BEYOND, OuterLedger
 from turnout.control.rows import (
     Audit,
     Author,
@@ -452,10 +452,11 @@ class Database(OuterLedger, DiscoveredLedger):
         return [_read(row) for row in rows]
 
     def last_moved(self, service: str) -> Switchover | None:
-        """The last switchover that moved a weight and left it moved; a rollback undoes it."""
+        """The last switchover that moved a weight, in the proxy or beyond it, and left it moved; a
+        rollback undoes it."""
         return self._switchover(
             f"{_SWITCHOVERS} WHERE service = ? AND state IN ('completed', 'failed')"
-            " AND second_weight != weights_before ORDER BY id DESC LIMIT 1",
+            f" AND (second_weight != weights_before OR {LEFT_MOVED_BEYOND}) ORDER BY id DESC LIMIT 1",
             service,
         )
 

@@ -300,11 +300,19 @@ class Executor:
         row = await self._free(found, revision)
         last = await self._world.store(Database.last_moved, service)
         wanted = None if last is None else wishes.weights_before(last, row)
-        if wanted is None or wanted == row.second_weight:
+        undone = ""
+        if last is not None and last.first == row.first and wishes.unfinished_way_back(last):
+            # Said again it is gone to its end, not forward again.
+            assert last.outer is not None
+            wanted, undone = last.steps[-1], last.outer.restores
+        # One that left the proxy where it was may have moved what is beyond it.
+        beyond = found.outer is not None and last is not None and last.outer is not None
+        if last is None or wanted is None or (wanted == row.second_weight and not beyond):
             raise NothingToRollBack(f"{service}: no switchover has left its weights moved")
         wish = Wish(author, self._world.now(), force)
         new = wishes.to_weight(found, row, ROLLBACK, wanted, wish)
-        return await self._start(found, row, new, author, False, 0.0, revision)
+        undone = undone or (last.id if beyond else "")
+        return await self._start(found, row, new, author, False, 0.0, revision, undone)
 
     async def _start(
         self,
@@ -315,10 +323,11 @@ class Executor:
         dry_run: bool,
         wait_healthy_s: float,
         revision: int | None,
+        undone: str = "",
     ) -> Switchover:
-        """Judge a new switchover, store it and begin."""
+        """Judge a new switchover, store it and begin; `undone` is the one that it takes back."""
         world = self._world
-        new = await self._with_beyond(service, new)
+        new = await self._with_beyond(service, new, undone)
         still = all(step == row.second_weight for step in new.steps)
         if still and new.outer is None:
             old = without_weight(row.second_weight)
@@ -337,7 +346,7 @@ class Executor:
         audit = Audit(author, f"switchover.start {new.strategy}", new.service, wishes.moves(new))
         return await whole(self._begin(new, row.slot, audit, revision))
 
-    async def _with_beyond(self, service: Service, new: Switchover) -> Switchover:
+    async def _with_beyond(self, service: Service, new: Switchover, undone: str) -> Switchover:
         """The switchover with what it moves beyond the proxy, and its gates. Raises OuterUnusable
         when that could not be asked, whatever it would say."""
         # Gates are for going forward: who must go back, goes.
@@ -351,10 +360,16 @@ class Executor:
             await mover.router()
         except OuterError as error:
             raise OuterUnusable(f"{service.name}: {error}") from None
-        # The way back: the proxy first, as it needs an instant, and no waiting at its end for who
-        # still comes by the side that is left.
-        order = outer.order if forward else OuterOrder.INNER_FIRST
-        part = OuterPart(outer.kind, order, tail=forward and outer.tail is not None)
+        # The way back, and what is forced: the proxy first, as it needs an instant, and waiting for
+        # nothing that is beyond it; and at the end of the way back not for who still comes.
+        back = not forward or bool(new.forced_by)
+        part = OuterPart(
+            outer.kind,
+            OuterOrder.INNER_FIRST if back else outer.order,
+            tail=forward and outer.tail is not None,
+            back=back,
+            restores=undone,
+        )
         return replace(new, gates=gates, outer=part)
 
     async def beyond(self, value: Switchover) -> dict[str, Any] | None:

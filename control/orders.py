@@ -127,7 +127,7 @@ def commands(switchover: Switchover) -> tuple[Command, ...]:
     Also what recovery starts from: the same value gives the same commands, however often.
     """
     match switchover.state:
-        case State.PREPARING if switchover.outer is not None:
+        case State.PREPARING if switchover.outer is not None and not switchover.outer.back:
             return (PrepareTables(), LookOutside())
         case State.PREPARING:
             return (PrepareTables(),)
@@ -167,7 +167,9 @@ def _shifting(switchover: Switchover) -> tuple[Command, ...]:
     inner = (SetWeight(step, weight), AwaitAcknowledgement(step))
     if switchover.outer is None:
         return (*check, *inner)
-    outside = MoveOutside(step, weight)
+    outside: Command = MoveOutside(step, weight)
+    if switchover.outer.restores:
+        outside = RestoreOutside(step)
     if switchover.outer.order is OuterOrder.OUTER_FIRST:
         return (*check, outside, *inner)
     return (*check, *inner, outside)

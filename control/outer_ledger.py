@@ -6,12 +6,21 @@ A part of `database.Database`. Each move is written before its call and after it
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from turnout.control.ledger import Ledger
 from turnout.control.outer import moves
 from turnout.control.outer.moves import First, Move
 from turnout.control.rows import Note
+
+LEFT_MOVED_BEYOND: Final = (
+    "EXISTS (SELECT 1 FROM outer_moves AS last WHERE last.switchover = switchovers.id"
+    " AND last.step = (SELECT max(step) FROM outer_moves WHERE switchover = switchovers.id)"
+    " AND json_extract(last.document, '$.calls') > 0"
+    " AND NOT (json_extract(last.document, '$.restores')"
+    " AND json_extract(last.document, '$.stage') IN ('in_sync', 'nothing')))"
+)
+"""Of a row of `switchovers`: its outer system was asked for something that was not taken back."""
 
 
 class OuterLedger(Ledger):

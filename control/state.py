@@ -58,6 +58,10 @@ class OuterPart:
     order: OuterOrder
     tail: bool
     """Who still comes by the old way is waited for."""
+    back: bool = False
+    """It goes back, or is forced: the proxy's own weights wait for nothing beyond it."""
+    restores: str = ""
+    """The switchover that is undone: what that found at first is what is brought back."""
 
 
 @dataclass(frozen=True, slots=True)

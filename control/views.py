@@ -73,7 +73,7 @@ def service(
 def _outer(configured: Outer, row: ServiceRow, last: Move | None) -> dict[str, Any]:
     if last is None:
         return {"kind": configured.kind, "weights": None, "stage": None, "since": None}
-    since = last.in_sync_at or last.taken_on_at or last.asked_at
+    since = last.in_sync_at or last.ended_at or last.taken_on_at or last.asked_at
     return {
         "kind": configured.kind,
         "weights": Weights(row.first, row.second, last.becomes).percentages(),

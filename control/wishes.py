@@ -6,7 +6,7 @@ from turnout.config.model import Service, Strategy
 from turnout.config.weights import WHOLE, Weights
 from turnout.control.health import first_verdict_s
 from turnout.control.rows import Author, ServiceRow
-from turnout.control.state import Switchover, plan_steps
+from turnout.control.state import State, Switchover, plan_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,11 @@ def weights_before(last: Switchover, row: ServiceRow) -> int | None:
         return None
     before = last.weights_before
     return before if last.second == row.second else WHOLE - before
+
+
+def unfinished_way_back(last: Switchover) -> bool:
+    """Whether it was to undo another one, and did not bring back what is beyond the proxy."""
+    return last.state is State.FAILED and last.outer is not None and bool(last.outer.restores)
 
 
 def moves(new: Switchover) -> str:

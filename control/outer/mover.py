@@ -110,8 +110,13 @@ class Mover:
         """Read it before anything is moved, and keep what is there. Raises Stopped."""
         if await self._store(Database.outer_first, value.id) is not None:
             return
-        trying = _Trying(self.outer.retry_s, now)
-        reading = await self._tried(trying, "reading it", self.read)
+        trying = self._trying(now)
+        try:
+            reading = await self._tried(trying, "reading it", self.read)
+        except OuterError as error:
+            raise Stopped(self._text(f"it cannot be read{trying.so_far}: {error}")) from error
+        finally:
+            self.doing = ""
         if reading.problems:
             raise Stopped(self._text(f"it is not as configured: {'; '.join(reading.problems)}"))
         assert reading.second_weight is not None, "without a problem there is a weight"
@@ -135,7 +140,17 @@ class Mover:
         await self._bring(value, step, second_weight, now, restores=False)
 
     async def restore(self, value: Switchover, step: int, now: Now) -> None:
-        """Bring it back to exactly what it had at first. Raises Stopped."""
+        """Bring it back to exactly what it had at first, by this switchover or by the one that it
+        undoes. Raises Stopped."""
+        undone = value.outer.restores if value.outer is not None else ""
+        if undone:
+            await self.look(value, now)
+            goal = await self._goal(value)
+            own = await self._first(value)
+            # What somebody has changed beside the weights since then is not taken back with them.
+            exactly = goal.settings == own.settings
+            await self._bring(value, step, goal.second_weight, now, restores=exactly)
+            return
         first = await self._store(Database.outer_first, value.id)
         if first is None:
             return  # it was never looked at, so nothing was asked of it
@@ -144,6 +159,7 @@ class Mover:
     async def _bring(
         self, value: Switchover, step: int, second_weight: int, now: Now, *, restores: bool
     ) -> None:
+        await self.look(value, now)
         try:
             move = await self._intended(value, step, second_weight, now, restores)
             while not move.settled:
@@ -186,7 +202,7 @@ class Mover:
 
     async def _asked(self, value: Switchover, move: Move, now: Now) -> Move:
         """From `intended` to taken on, or to what ends it. Each round reads first."""
-        trying = _Trying(self.outer.retry_s, now)
+        trying = self._trying(now)
         exchange = (await self.capabilities()).exchange
         uncertain = move.calls > 0 or await self._left_unsettled(value)
         if exchange and await self._ended_before(value, move, now):
@@ -200,12 +216,13 @@ class Mover:
             except (NotDone, ReplyLost, Conflict) as error:
                 # Whatever it was: what is there is read next, and says what is to be done.
                 if not await trying.again(error):
-                    return await self._given_up(value, move, Stage.FAILED, str(error))
+                    reason = f"given up{trying.so_far}: {error}"
+                    return await self._given_up(value, move, Stage.FAILED, reason, now)
                 uncertain = not isinstance(error, NotDone)
                 found = await self._store(Database.outer_moves, value.id)
                 move = next((known for known in found if known.step == move.step), move)
             except OuterError as error:
-                return await self._given_up(value, move, Stage.FAILED, str(error))
+                return await self._given_up(value, move, Stage.FAILED, str(error), now)
 
     async def _ended_before(self, value: Switchover, move: Move, now: Now) -> bool:
         """Follow swaps that the switchover asked for before to their end: while one is under way
@@ -224,17 +241,28 @@ class Mover:
         """Read, decide, call and record: whole, whoever still waits for it. Raises OuterError."""
         async with self._lock:
             router = await self.router()
-            first = await self._first(value)
+            first, goal = await self._first(value), await self._goal(value)
+            last = await self._store(Database.outer_last, self._service, value.id)
             found = await self._store(Database.outer_moves, value.id)
             others = [other for other in found if other.step != move.step]
             self.doing = "reads what is there"
             reading = await router.read()
             exchange = router.capabilities.exchange
-            wanted = moves.wanted(move, first)
-            match moves.decide(move, reading, first, others, self.names, exchange=exchange):
+            wanted = moves.wanted(move, goal)
+            after = moves.decide(
+                move,
+                reading,
+                first,
+                goal,
+                others,
+                self.names,
+                exchange=exchange,
+                failed_before=last is not None and last.stage is Stage.FAILED,
+            )
+            match after:
                 case moves.Stop(reason):
-                    return await self._given_up(value, move, Stage.FAILED, reason)
-                case moves.Done() if not await self._left_unsettled(value):
+                    return await self._given_up(value, move, Stage.FAILED, reason, now)
+                case moves.Done() if last is None or last.settled:
                     done = replace(move, stage=Stage.NOTHING, in_sync_at=now())
                     return await self._kept(value, done)
                 case moves.Done() | moves.Confirm():
@@ -272,9 +300,9 @@ class Mover:
                     return await self._in_sync(value, move, now)
                 case Verdict.FAILED:
                     detail = f"{named} failed: {progress.detail}"
-                    return await self._given_up(value, move, Stage.FAILED, detail)
+                    return await self._given_up(value, move, Stage.FAILED, detail, now)
                 case Verdict.UNKNOWN:
-                    return await self._lost_sight(value, move, named, progress.detail)
+                    return await self._lost_sight(value, move, named, progress.detail, now)
             left_s = deadline - now()
             if left_s <= 0:
                 detail = (
@@ -282,25 +310,27 @@ class Mover:
                     f" (in_sync_timeout){f', last: {last}' if last else ''}; whether it will be is"
                     " unknown, and nothing is taken back"
                 )
-                return await self._given_up(value, move, Stage.UNKNOWN, detail)
+                return await self._given_up(value, move, Stage.UNKNOWN, detail, now)
             since = f" {now() - move.taken_on_at:.0f} s" if move.taken_on_at else ""
             self.doing = f"{named} is pending{since}"
             await asyncio.sleep(min(_jittered(wait_s), max(left_s, 0.01)))
             wait_s = min(wait_s * _GROWTH, POLL_MAX_S)
 
-    async def _lost_sight(self, value: Switchover, move: Move, named: str, detail: str) -> Move:
+    async def _lost_sight(
+        self, value: Switchover, move: Move, named: str, detail: str, now: Now
+    ) -> Move:
         """The system does not know the change any more. If what was wanted is there, another
         one is had to poll; once."""
         router = await self.router()
-        first = await self._first(value)
+        goal = await self._goal(value)
         reading = await router.read()
         there = (
-            reading.exact == first.exact if move.restores else reading.second_weight == move.becomes
+            reading.exact == goal.exact if move.restores else reading.second_weight == move.becomes
         )
         if not there or move.detail:
             reason = f"{named} cannot be followed: {detail}; what is there is unknown"
-            return await self._given_up(value, move, Stage.UNKNOWN, reason)
-        change = await router.confirm(moves.wanted(move, first), reading)
+            return await self._given_up(value, move, Stage.UNKNOWN, reason, now)
+        change = await router.confirm(moves.wanted(move, goal), reading)
         again = replace(move, change=change, detail=f"{named} could not be followed: {detail}")
         return await self._kept(value, again)
 
@@ -319,16 +349,18 @@ class Mover:
         )
         return await self._kept(value, done, told)
 
-    async def _given_up(self, value: Switchover, move: Move, stage: Stage, reason: str) -> Move:
+    async def _given_up(
+        self, value: Switchover, move: Move, stage: Stage, reason: str, now: Now
+    ) -> Move:
         told = events.OuterGivenUp(
             service=self._service,
             switchover=value.id,
             kind=self.outer.kind,
             stage=stage.value,
             reason=reason,
-            next="turnout check --outer; then turnout switch",
+            next="turnout check --outer; then turnout switch goes on, turnout rollback goes back",
         )
-        return await self._kept(value, moves.failed(move, stage, reason), told)
+        return await self._kept(value, moves.failed(move, stage, reason, now()), told)
 
     async def _kept(self, value: Switchover, move: Move, *told: events.Event) -> Move:
         note = Note(events=told)
@@ -341,6 +373,22 @@ class Mover:
         if first is None:
             raise OuterError("it was never looked at, as this switchover began without it")
         return first
+
+    async def _goal(self, value: Switchover) -> First:
+        """What a move that restores brings back."""
+        undone = value.outer.restores if value.outer is not None else ""
+        found = await self._store(Database.outer_first, undone) if undone else None
+        return found if found is not None else await self._first(value)
+
+    def _trying(self, now: Now) -> "_Trying":
+        def tell(error: OuterError) -> None:
+            self._journal.problem(
+                f"{self.outer.kind}: {error}",
+                f"nothing yet: it is tried again for up to {self.outer.retry_s:g} s (retry_for)",
+                self._service,
+            )
+
+        return _Trying(self.outer.retry_s, now, tell)
 
     async def _left_unsettled(self, value: Switchover) -> bool:
         """Whether the switchover before left it without knowing that it was in sync."""
@@ -376,10 +424,21 @@ class Mover:
 class _Trying:
     """How long and how often something is tried again."""
 
-    def __init__(self, limit_s: float, now: Now) -> None:
+    def __init__(self, limit_s: float, now: Now, tell: Callable[[OuterError], None]) -> None:
+        """`tell` is told of the first time that it has to be."""
         self._now = now
-        self._until = now() + limit_s
+        self._began = now()
+        self._until = self._began + limit_s
         self._wait_s = RETRY_FIRST_S
+        self._tell = tell
+        self._times = 0
+
+    @property
+    def so_far(self) -> str:
+        """` after 5 tries in 14 s`; nothing while it was tried once."""
+        if not self._times:
+            return ""
+        return f" after {self._times + 1} tries in {self._now() - self._began:.0f} s"
 
     async def again(self, error: OuterError) -> bool:
         """Wait and return true while there is time left; false when there is none."""
@@ -387,6 +446,9 @@ class _Trying:
         wait_s = max(_jittered(self._wait_s), asked_s)
         if self._now() + wait_s > self._until:
             return False
+        if not self._times:
+            self._tell(error)
+        self._times += 1
         self._wait_s = min(self._wait_s * 2, RETRY_MAX_S)
         await asyncio.sleep(wait_s)
         return True

@@ -55,6 +55,8 @@ class Move:
     change: Change | None = None
     taken_on_at: float | None = None
     in_sync_at: float | None = None
+    ended_at: float | None = None
+    """When it was given up."""
     detail: str = ""
 
     @property
@@ -77,6 +79,7 @@ def to_document(move: Move) -> dict[str, Any]:
         "change": None if change is None else {"id": change.id, "document": dict(change.document)},
         "taken_on_at": move.taken_on_at,
         "in_sync_at": move.in_sync_at,
+        "ended_at": move.ended_at,
         "detail": move.detail,
     }
 
@@ -134,15 +137,18 @@ def decide(
     move: Move,
     reading: Reading,
     first: First,
+    goal: First,
     others: Sequence[Move],
     names: tuple[str, str],
     *,
     exchange: bool,
+    failed_before: bool = False,
 ) -> Next:
     """What to do for a move that is `intended`, as the system is now.
 
+    `goal` is what a move that restores brings back: `first`, or what another switchover found.
     `others` are the switchover's other moves; `exchange`: the call swaps, and made twice undoes
-    itself.
+    itself; `failed_before`: the service's last move was not carried out, whatever is read.
     """
     if reading.problems:
         return Stop("; ".join(reading.problems))
@@ -150,11 +156,12 @@ def decide(
     if changed := differences(first.settings, reading.settings):
         return Stop("somebody else has changed it: " + "; ".join(changed))
     unsettled = any(not other.settled for other in others)
-    if _is_there(move, reading, first):
+    if _is_there(move, reading, goal):
         if move.calls:
             return Confirm()
-        # An earlier call may still arrive: asking for the same once more makes this the last one.
-        return Call() if unsettled and not exchange else Done()
+        # An earlier call may still arrive, or what is read is only what was asked for: asking for
+        # the same once more makes this the last one.
+        return Call() if (unsettled or failed_before) and not exchange else Done()
     known = known_weights(move, first, others)
     if reading.second_weight not in known:
         expected = " or ".join(str(Weights(*names, weight)) for weight in sorted(known))
@@ -163,9 +170,9 @@ def decide(
     return Call()
 
 
-def _is_there(move: Move, reading: Reading, first: First) -> bool:
+def _is_there(move: Move, reading: Reading, goal: First) -> bool:
     if move.restores:
-        return reading.exact == first.exact
+        return reading.exact == goal.exact
     return reading.second_weight == move.becomes
 
 
@@ -187,12 +194,12 @@ def last_known(first: First, others: Sequence[Move]) -> int:
     return moved[-1].becomes if moved else first.second_weight
 
 
-def wanted(move: Move, first: First) -> Wanted:
-    return Wanted(move.becomes, first.exact if move.restores else None)
+def wanted(move: Move, goal: First) -> Wanted:
+    return Wanted(move.becomes, goal.exact if move.restores else None)
 
 
-def failed(move: Move, stage: Stage, detail: str) -> Move:
-    return replace(move, stage=stage, detail=detail)
+def failed(move: Move, stage: Stage, detail: str, at: float) -> Move:
+    return replace(move, stage=stage, detail=detail, ended_at=at)
 
 
 # ---------------------------------------------------------------- what is told of it

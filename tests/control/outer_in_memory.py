@@ -45,6 +45,7 @@ class MemoryRouter:
     """What a writing call waits for before it is carried out."""
     journal: list[str] = field(default_factory=list)
     changes: int = 0
+    unreadable: Exception | None = None
     late: bool = False
     """What is asked for is so only once it is in sync."""
     coming: int | None = None
@@ -64,6 +65,8 @@ class MemoryRouter:
 
     async def read(self) -> Reading:
         self.journal.append("read")
+        if self.unreadable is not None:
+            raise self.unreadable
         exact = {"weight": self.weight, "note": self.note}
         weight = None if self.problems else self.weight
         return Reading(

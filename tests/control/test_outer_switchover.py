@@ -20,7 +20,7 @@ from turnout.config.model import OuterOrder, Rate, TailPolicy
 from turnout.control import beyond as beyond_module
 from turnout.control.outer import mover as mover_module
 from turnout.control.outer.mover import Mover
-from turnout.control.outer.seams import NotDone, OuterError, Refused, ReplyLost, Verdict
+from turnout.control.outer.seams import Denied, NotDone, OuterError, Refused, ReplyLost, Verdict
 from turnout.control.refusals import OuterUnusable
 from turnout.control.state import State
 from turnout.proxy.scoreboard import HealthWord
@@ -344,6 +344,92 @@ async def test_a_rollback_of_what_has_ended_moves_the_proxy_first(tmp_path: Path
         router.gate.set()
         ended = await made.bench.ended(back)
         assert (ended.state, router.weight) == (State.COMPLETED, 0)
+
+
+async def test_the_proxy_goes_back_though_nothing_beyond_it_answers(tmp_path: Path) -> None:
+    """Credentials have expired, DNS is away: that keeps nobody on a side that is broken."""
+    router = MemoryRouter()
+    async with beyond(tmp_path, router, retry_s=0.3) as made:
+        await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        router.unreadable = Denied("expired")
+        back = await made.bench.executor.rollback("shop", CI)
+        await made.bench.until(lambda: made.bench.weights == [10_000, 0])
+        ended = await made.bench.ended(back)
+        assert ended.state is State.FAILED
+        assert "it cannot be read after" in ended.outcome
+        # Once it answers again, the same command brings it back, too.
+        router.unreadable = None
+        again = await made.bench.ended(await made.bench.executor.rollback("shop", CI))
+        assert (again.state, router.weight, made.bench.weights[-1]) == (State.COMPLETED, 0, 0)
+
+
+async def test_what_is_forced_waits_for_nothing_beyond_the_proxy(tmp_path: Path) -> None:
+    router = MemoryRouter(problems=["a third record"])
+    async with beyond(tmp_path, router) as made:
+        forced = await made.bench.executor.set_weights(
+            "shop", {"blue": 0, "green": 100}, CI, force=True
+        )
+        await made.bench.until(lambda: made.bench.weights == [10_000])
+        ended = await made.bench.ended(forced)
+        assert (ended.state, ended.forced_by) == (State.FAILED, "ci")
+        assert "a third record" in ended.outcome
+
+
+async def test_a_reading_that_is_refused_ends_a_switch_in_bounded_time(tmp_path: Path) -> None:
+    router = MemoryRouter(unreadable=Denied("expired"))
+    async with beyond(tmp_path, router, retry_s=0.2) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert (ended.state, made.bench.weights) == (State.FAILED, [])
+        assert "expired" in ended.outcome
+        assert "tries in" in ended.outcome
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PENDING, Verdict.FAILED])
+async def test_a_rollback_takes_back_what_failed_beyond_the_proxy(
+    tmp_path: Path, verdict: Verdict
+) -> None:
+    """Not what was moved, and taken back, before that."""
+    router = MemoryRouter()
+    async with beyond(tmp_path, router, in_sync_timeout_s=0.1) as made:
+        await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        await made.bench.ended(await made.bench.executor.rollback("shop", CI))
+        router.verdict = verdict
+        failed = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert (failed.state, router.weight) == (State.FAILED, 10_000)
+        router.verdict = Verdict.IN_SYNC
+        back = await made.bench.ended(await made.bench.executor.rollback("shop", CI))
+        assert (back.state, router.weight) == (State.COMPLETED, 0)
+        assert made.bench.weights[-1] == 0
+
+
+async def test_a_rollback_of_what_has_ended_brings_the_very_numbers_back(tmp_path: Path) -> None:
+    router = MemoryRouter(weight=700)
+    async with beyond(tmp_path, router) as made:
+        await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        back = await made.bench.ended(await made.bench.executor.rollback("shop", CI))
+        assert (back.state, router.weight) == (State.COMPLETED, 700)
+        (move,) = (await made.receipt(back.id))["moves"]
+        assert (move["restores"], move["stage"]) == (True, "in_sync")
+
+
+async def test_a_rollback_leaves_what_was_changed_beside_the_weights_since(tmp_path: Path) -> None:
+    router = MemoryRouter(weight=700)
+    async with beyond(tmp_path, router) as made:
+        await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        router.note = "a longer TTL"
+        back = await made.bench.ended(await made.bench.executor.rollback("shop", CI))
+        assert (back.state, router.weight, router.note) == (State.COMPLETED, 700, "a longer TTL")
+
+
+async def test_what_failed_is_asked_for_again_whatever_is_read(tmp_path: Path) -> None:
+    router = MemoryRouter(verdict=Verdict.FAILED, detail="quota")
+    async with beyond(tmp_path, router) as made:
+        await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert router.weight == 10_000
+        router.verdict = Verdict.IN_SYNC
+        again = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert again.state is State.COMPLETED
+        assert made.writes == ["set 10000", "set 10000"]
 
 
 async def test_the_way_back_waits_for_the_call_that_is_under_way(tmp_path: Path) -> None:
