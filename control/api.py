@@ -477,6 +477,7 @@ class Api:
     async def _switchover(self, value: Switchover) -> web.Response:
         document = views.switchover(value, self._configured(value.service))
         document["outer"] = await self._context.executor.beyond(value)
+        document["doing"] = self._context.executor.doing(value)
         document["receipt"] = (
             await self._context.store(Database.receipt, value.id) if value.final else None
         )

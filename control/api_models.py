@@ -207,6 +207,11 @@ class Switchover(Answer):
     started_at: str
     finished_at: str | None
     phases: list[Phase]
+    gates: list[str] = Field(description="What is asked before weight goes to its target.")
+    doing: str = Field(
+        description="What is being waited for beyond the proxy, or at which gate, in words; empty: "
+        "nothing there."
+    )
     outer: dict[str, Any] | None = Field(
         description="What it moves beyond the proxy, while it is under way; of a dry run, what it "
         "would call. null: nothing, or see its receipt."

@@ -202,8 +202,7 @@ def switchover_line(now: Json, service: Json) -> str:
         f"{name}={upstream['in_flight']}" for name, upstream in service["upstreams"].items()
     )
     waiting = f' waiting_for={now["waiting_for"]} next="{_awaited(now)}"' if _awaited(now) else ""
-    beyond = now.get("outer") or {}
-    doing = f' {beyond["kind"]}="{beyond["doing"]}"' if beyond.get("doing") else ""
+    doing = f' waits="{now["doing"]}"' if now.get("doing") else ""
     return f"{now['id']} {now['state']}{waiting}{doing}  weights {weights}  in flight {in_flight}"
 
 
@@ -226,8 +225,7 @@ def switchover_view(now: Json, service: Json) -> RenderableType:
         (f"  what is left is cut at {now['drain_until']}" if now.get("drain_until") else ""),
         (f"  {now['id']}", "bright_black"),
     )
-    beyond = now.get("outer") or {}
-    doing = [Text(f"{beyond['kind']}: {beyond['doing']}")] if beyond.get("doing") else []
+    doing = [Text(str(now["doing"]))] if now.get("doing") else []
     return Group(title, *doing, service_view([service]))
 
 
@@ -248,6 +246,8 @@ def receipt_view(receipt: Json) -> RenderableType:
     facts.add_column(overflow="fold")
     if receipt.get("outcome"):
         facts.add_row("outcome", str(receipt["outcome"]))
+    if receipt.get("forced_by"):
+        facts.add_row("forced by", str(receipt["forced_by"]))
     facts.add_row(
         "phases",
         ", ".join(f"{phase['name']} {phase['seconds']:.2f} s" for phase in receipt["phases"]),

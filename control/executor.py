@@ -376,11 +376,17 @@ class Executor:
         """How far a switchover under way is beyond the proxy; None: nothing is moved there, or it
         has ended, and its receipt says it."""
         carrier = self._carriers.get(value.service)
-        mover = self.outer.of(value.service)
         if value.outer is None or value.final or carrier is None or carrier.value.id != value.id:
             return None
-        found = await carrier.beyond() or {}
-        return {**found, "doing": mover.doing if mover is not None else ""}
+        return await carrier.beyond()
+
+    def doing(self, value: Switchover) -> str:
+        """What a switchover waits for beyond the proxy, or at which gate, in words; empty: neither."""
+        if value.final:
+            return ""
+        mover = self.outer.of(value.service) if value.outer is not None else None
+        beyond = f"{mover.outer.kind}: {mover.doing}" if mover is not None and mover.doing else ""
+        return beyond or self._world.gates.doing.get(value.id, "")
 
     async def preview(self, new: Switchover) -> dict[str, Any] | None:
         """What a switchover that was not begun (`dry_run`) would do beyond the proxy.

@@ -74,6 +74,8 @@ class GateKeeper:
         self._layers = layers
         self._store = store
         self._journal = journal
+        self.doing: dict[str, str] = {}
+        """Switchover -> which gate it waits for, and why, in words."""
 
     async def passed(
         self, value: Switchover, step: int, since: float, now: Callable[[], float]
@@ -90,6 +92,7 @@ class GateKeeper:
                     return reason
             return ""
         finally:
+            self.doing.pop(value.id, None)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -118,6 +121,8 @@ class GateKeeper:
                 case Failed(reason):
                     return reason
                 case Wait(answers):
+                    verdict = result.verdict.value
+                    self.doing[value.id] = f"gate {gate.name} is {verdict}: {result.reason}"
                     await asyncio.sleep(gate.interval_s)
 
     async def _asked(self, gate: Gate, question: GateQuestion) -> GateResult:

@@ -52,7 +52,9 @@ def _tail(tail: Json) -> Text:
 
 def moves_table(outer: Json) -> Table:
     """Each step's move of an outer system, with when it was asked for, taken on and in sync."""
-    table = _table(str(outer["kind"]).upper(), "WEIGHTS", "STAGE", "CHANGE", "ASKED", "IN SYNC", "")
+    table = _table(
+        str(outer["kind"]).upper(), "WEIGHTS", "STAGE", "CHANGE", "CALLS", "ASKED", "IN SYNC", ""
+    )
     for move in outer["moves"]:
         stage = str(move["stage"])
         table.add_row(
@@ -60,6 +62,7 @@ def moves_table(outer: Json) -> Table:
             shares(move["weights"]),
             Text(_WORDS.get(stage, stage), style=_STAGES.get(stage, "yellow")),
             str(move["change"] or "-"),
+            str(move["calls"]),
             str(move["asked_at"])[11:19],
             "-" if move["seconds"] is None else f"after {move['seconds']:.1f} s",
             _rounded(move),

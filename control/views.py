@@ -161,6 +161,8 @@ def switchover(
         "started_at": utc(value.created_at),
         "finished_at": _at(value.finished_at),
         "phases": phases(value),
+        "gates": list(value.gates),
+        "doing": "",
         "outer": None,
         "revision": value.revision,
     }

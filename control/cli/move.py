@@ -82,15 +82,26 @@ def switch(
 
 
 def _show_plan(answer: dict[str, Any], as_json: bool) -> None:
-    from turnout.control.cli_output import out, percent, print_json
+    from turnout.control.cli_output import print_json
 
+    beyond = answer.get("outer") or {}
     if as_json:
         print_json(answer)
-        return
+    else:
+        _say_plan(answer)
+    if beyond.get("problems"):
+        raise typer.Exit(EXIT_FAILED)  # it would be refused as this is
+
+
+def _say_plan(answer: dict[str, Any]) -> None:
+    from turnout.control.cli_output import out, percent
+
     out.print(f"would move {answer['service']}: {answer['from']} → {answer['to']}")
     for number, step in enumerate(answer.get("steps") or (), start=1):
         shares = ", ".join(f"{name} {percent(float(weight))}" for name, weight in step.items())
         out.print(f"  step {number}: {shares}")
+    if answer.get("gates"):
+        out.print(f"before each step that takes weight there, asks: {', '.join(answer['gates'])}")
     if answer.get("outer"):
         from turnout.control.outer_output import plan_lines
 
@@ -169,7 +180,7 @@ def _watch(client: Client, id: str, *, quiet: bool) -> dict[str, Any]:
     else:
         last: tuple[object, ...] = ()
         for now, service in client.follow(id):
-            doing = str((now.get("outer") or {}).get("doing", ""))
+            doing = str(now.get("doing", ""))
             pending = re.sub(r" \d+ s$", "", doing)  # how long so far is no news
             key = (now["state"], now.get("step"), str(service["weights"]), pending)
             if key != last:

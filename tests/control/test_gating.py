@@ -172,6 +172,8 @@ async def test_it_can_be_aborted_while_a_gate_is_waited_for(tmp_path: Path) -> N
     async with gated(tmp_path, gate) as bench:
         started = await bench.executor.start("shop", "green", CI)
         await bench.until(lambda: len(gate.asked) > 1)
+        doing = bench.executor.doing(await bench.executor.get(started.id))
+        assert doing == "gate gate0 is inconclusive: no value in the last 3 minutes"
         await bench.executor.abort(started.id, CI)
         assert (await bench.ended(started)).state is State.ABORTED
         asked = len(gate.asked)
