@@ -183,8 +183,10 @@ def _ours(document: Document, revisions: Sequence[str]) -> dict[str, Entry]:
 
 
 def _condition(document: Document) -> str:
+    """Why, as a part of a sentence."""
     condition = document.get("terminalCondition") or {}
-    return str(condition.get("message") or condition.get("reason") or condition.get("state"))
+    text = condition.get("message") or condition.get("reason") or condition.get("state")
+    return str(text).rstrip(". ")
 
 
 def _percentages(found: Mapping[str, int]) -> str:
@@ -253,11 +255,6 @@ def _carrier(traffic: Sequence[Document], revision: str, tags: Sequence[str]) ->
     return max(own, key=fitness, default=None)
 
 
-def _same(one: Sequence[Document], other: Sequence[Document]) -> bool:
-    """The same entries, in whatever order."""
-    return len(one) == len(other) and all(entry in other for entry in one)
-
-
 def _fixed(entry: Document) -> str | None:
     """The revision of an entry that is on one by its name."""
     if entry.get("type") == LATEST or not entry.get("revision"):
@@ -271,6 +268,12 @@ def _fixed(entry: Document) -> str | None:
 def progress(document: Document, wanted: Mapping[str, int]) -> Progress:
     """How far the service is with bringing about these percentages."""
     asked = shares(_traffic(document))
+    if asked != wanted and has_failed(document):
+        return Progress(
+            Verdict.FAILED,
+            f"its settings still have a change that failed ({_percentages(asked)}):"
+            f" {_condition(document)}",
+        )
     if asked != wanted:
         return Progress(
             Verdict.UNKNOWN,
@@ -334,9 +337,8 @@ class CloudRunRouter:
 
     async def set_weights(self, wanted: Wanted, if_read: Reading) -> Change:
         async def write(now: Reading, document: Document) -> Change:
+            # Also when its settings say so already: what they say may be a change that failed.
             traffic = self._becomes(document.get("traffic") or (), wanted, now)
-            if _same(traffic, document.get("traffic") or ()):
-                return self._change("", traffic)
             operation = await self._rest.document(
                 "PATCH",
                 f"/v2/{self._name}",

@@ -332,8 +332,7 @@ class UrlMapRouter:
     async def set_weights(self, wanted: Wanted, if_read: Reading) -> Change:
         async def write(now: Reading, document: Document) -> Change:
             weights = weights_of(wanted, now, self._sides)
-            if weights == weights_there(now):
-                return self._change("", weights)
+            # Also when the map has them already: the operation that wrote them may have failed.
             becomes = patch(document, self._sides.where, weights)
             operation = await self._rest.document("PATCH", self._path, json=becomes)
             return self._change(str(operation.get("name", "")), weights)

@@ -114,6 +114,29 @@ def test_a_failed_change_leaves_what_is_in_force_and_says_so() -> None:
     assert "r2 is not ready" in reading.warnings[0]
 
 
+def test_a_sentence_of_the_services_own_ends_once() -> None:
+    before = [target("r1", 100, "b"), target("r2", 0, "g")]
+    wanted = [target("r1", 0, "b"), target("r2", 100, "g")]
+    condition = {"state": "CONDITION_FAILED", "message": "r2 cannot serve traffic."}
+    failed = service(wanted, trafficStatuses=before, terminalCondition=condition)
+    (warning,) = understand(failed, BY_TAG).warnings
+    assert "failed: r2 cannot serve traffic. The traffic is split as before" in warning
+    assert progress(failed, {"r2": 100}).detail == "r2 cannot serve traffic"
+    assert ".." not in warning
+
+
+def test_a_change_that_failed_is_not_somebody_else() -> None:
+    """What is in force is wanted, and the settings still have what failed."""
+    before = [target("r1", 100, "b"), target("r2", 0, "g")]
+    wanted = [target("r1", 0, "b"), target("r2", 100, "g")]
+    failed = service(wanted, trafficStatuses=before, terminalCondition=FAILED)
+    found = progress(failed, {"r1": 100})
+    assert found.verdict is Verdict.FAILED
+    assert (
+        found.detail == "its settings still have a change that failed (r2 100 %): r2 is not ready"
+    )
+
+
 def test_while_it_is_reconciling_what_it_was_told_counts() -> None:
     before = [target("r1", 100, "b"), target("r2", 0, "g")]
     wanted = [target("r1", 0, "b"), target("r2", 100, "g")]

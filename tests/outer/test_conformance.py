@@ -351,6 +351,27 @@ async def test_a_change_that_fails_is_said_to_have_failed(target: Target, router
     assert target.second_weight() == 0
 
 
+@pytest.mark.parametrize("second_weight", [WHOLE, 0])
+async def test_after_a_change_that_failed_either_side_is_really_asked_for(
+    target: Target, router: Router, second_weight: int
+) -> None:
+    """What is read then may be only what was asked for, or what is in force beside it."""
+    if not target.can_fail:
+        pytest.skip(f"{target.kind}: what was taken on does not fail")
+    target.fake.fails_next = True
+    change = await router.set_weights(Wanted(WHOLE), await router.read())
+    async with asyncio.timeout(LIMIT_S):
+        while (await router.poll(change)).verdict is Verdict.PENDING:
+            await asyncio.sleep(0.01)
+    if router.capabilities.exchange and second_weight == 0:
+        return  # it is there, and a swap would take it away
+    calls = len(target.fake.writing)
+    now = await bring(router, Wanted(second_weight))
+    assert len(target.fake.writing) == calls + 1
+    assert (now.second_weight, list(now.warnings)) == (second_weight, [])
+    assert target.second_weight() == second_weight
+
+
 @pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.UNAVAILABLE, Fault.LOST_BEFORE])
 async def test_a_poll_that_gets_no_answer_says_so(
     pends: Target, router: Router, fault: Fault

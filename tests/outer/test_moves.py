@@ -219,6 +219,24 @@ async def test_a_change_that_fails_ends_it(target: Target, tmp_path: Path) -> No
         assert (target.second_weight(), made.bench.weights) == (0, [])
 
 
+@pytest.mark.parametrize(("to", "second_weight"), [("green", WHOLE), ("blue", 0)])
+async def test_after_a_change_that_failed_either_side_can_be_switched_to(
+    target: Target, tmp_path: Path, to: str, second_weight: int
+) -> None:
+    if not target.can_fail:
+        pytest.skip(f"{target.kind}: what was taken on does not fail")
+    target.fake.fails_next = True
+    async with world(target, tmp_path, call_timeout_s=0.3) as made:
+        assert (await made.ended(await made.start())).state is State.FAILED
+        again = await made.ended(await made.start(to=to))
+        assert (again.state, again.outcome) == (State.COMPLETED, "")
+        assert (target.second_weight(), made.bench.weights[-1:]) == (second_weight, [second_weight])
+        router = target.router()
+        reading = await router.read()
+        await router.close()
+        assert (reading.second_weight, list(reading.warnings)) == (second_weight, [])
+
+
 # ---------------------------------------------------------------- somebody else
 
 
