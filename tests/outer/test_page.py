@@ -27,6 +27,17 @@ def test_every_kind_has_its_row() -> None:
     assert kinds == set(rows())
 
 
+def test_every_row_leads_to_the_page_that_is_about_its_kind() -> None:
+    for kind in rows():
+        (row, *_) = (
+            line for line in PAGE.read_text().splitlines() if re.match(rf"\| \[?`{kind}`", line)
+        )
+        link = re.match(rf"\| \[`{kind}`\]\((outer/\w+\.md)\) ?[^|]*\|", row)
+        assert link is not None, f"no link: {row}"
+        assert "<!--" not in row
+        assert f"kind: {kind}" in (PAGE.parent / link[1]).read_text()
+
+
 def test_every_kind_has_a_target() -> None:
     assert set(rows()) == {target.kind for target in TARGETS if target.in_product}
 
