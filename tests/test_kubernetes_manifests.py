@@ -2,6 +2,7 @@
 and rights that are just what is asked of the API. No cluster has seen them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.outer.target import Target
 from tests.outer.target_kubernetes import GatewayApiTarget, KubernetesServiceTarget
 from turnout.config.loader import load_text
 from turnout.config.model import Configuration
-from turnout.config.outer.kubernetes import EndpointSlices
+from turnout.config.outer.kubernetes import EndpointSlices, GatewayApi, KubernetesService
+from turnout.control.outer import kube_routes
 from turnout.control.outer.endpoint_slices import make_discovery
 from turnout.control.outer.seams import Context, Wanted
 from turnout.proxy.scoreboard import Geometry
@@ -58,7 +60,12 @@ PODS = [
 def configuration(pod: Document) -> Configuration:
     """As the container reads it."""
     (volume,) = (one for one in pod["volumes"] if one["name"] == "configuration")
-    text = only("ConfigMap", volume["configMap"]["name"])["data"]["turnout.yaml"]
+    return configured(volume["configMap"]["name"])
+
+
+def configured(name: str) -> Configuration:
+    """What the ConfigMap says, as the loader takes it."""
+    text = only("ConfigMap", name)["data"]["turnout.yaml"]
     return load_text(text, environ={"TURNOUT_TOKEN": "a" * 64})
 
 
@@ -73,8 +80,24 @@ def test_each_document_is_whole(path: Path) -> None:
     assert found
     for document in found:
         assert {"apiVersion", "kind", "metadata"} <= document.keys()
-        assert document["metadata"]["namespace"] == "shop"
         assert document["metadata"]["name"]
+        if document["kind"] != "Namespace":
+            assert (
+                document["metadata"]["namespace"] == only("Namespace", "shop")["metadata"]["name"]
+            )
+
+
+def test_the_namespace_comes_before_what_is_in_it() -> None:
+    """`kubectl apply` refuses what names a namespace that is not there."""
+    assert [one["kind"] for one in documents("namespace")] == ["Namespace"]
+    words = (MANIFESTS / "namespace.yaml").read_text()
+    told = [words, (ROOT / "docs" / "outer" / "kubernetes.md").read_text()]
+    for text in told:
+        first = text.index("kubectl apply -f namespace.yaml")
+        assert (
+            first < text.index("create secret generic turnout-tokens") < text.index("-f edge.yaml")
+        )
+        assert "-f rbac.yaml -f apps.yaml -f edge.yaml" in text
 
 
 def test_there_is_an_edge_and_a_sidecar() -> None:
@@ -95,6 +118,33 @@ def test_probes_ask_where_turnout_answers(pod: Document, container: Document) ->
     # The kubelet comes from the node.
     assert (str(listener.bind), str(found.control.bind)) == (":8080", ":9180")
     assert [token.name for token in found.control.tokens] == ["operator"]
+
+
+@pytest.mark.parametrize(("pod", "container"), PODS)
+def test_nobody_but_the_node_reaches_the_control_port(pod: Document, container: Document) -> None:
+    """It is plain HTTP, and has to listen where the kubelet's probe comes in."""
+    (deployment,) = (
+        one
+        for one in documents("edge", "sidecar")
+        if one["kind"] == "Deployment" and one["spec"]["template"]["spec"] == pod
+    )
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    policies = [
+        one["spec"]
+        for one in documents()
+        if one["kind"] == "NetworkPolicy"
+        and one["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    ]
+    assert [policy["policyTypes"] for policy in policies] == [["Ingress"]]
+    (rule,) = policies[0]["ingress"]
+    containers = [*pod.get("initContainers", ()), *pod["containers"]]
+    numbers = {port["name"]: port["containerPort"] for one in containers for port in one["ports"]}
+    opened = {numbers[one["port"]] for one in rule["ports"]}
+    assert opened
+    assert configuration(pod).control.bind.port not in opened
+    # Beside a client it serves that client alone.
+    if container not in pod["containers"]:
+        assert configuration(pod).listeners[0].bind.port not in opened
 
 
 @pytest.mark.parametrize(("pod", "container"), PODS)
@@ -172,6 +222,68 @@ def test_services_select_pods_and_lead_to_their_ports() -> None:
             assert len(chosen) == 1, f"{service['metadata']['name']} selects one Deployment's pods"
             ports = {port["name"] for port in chosen[0]["spec"]["containers"][0]["ports"]}
             assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
+# ---------------------------------------------------------------- what is moved beyond the proxy
+
+
+@pytest.mark.parametrize("name", ["turnout-route", "turnout-service"])
+def test_an_example_with_an_outer_layer_is_the_edges_with_it(name: str) -> None:
+    pod, _ = next(turnouts())
+    found = configured(name)
+    (shop,) = found.services
+    assert shop.outer is not None
+    (edge,) = configuration(pod).services
+    assert replace(found, services=(replace(shop, outer=None),)) == replace(
+        configuration(pod), services=(edge,)
+    )
+
+
+def test_the_route_that_is_moved_is_there() -> None:
+    (shop,) = configured("turnout-route").services
+    assert shop.outer is not None
+    wanted = shop.outer.settings
+    assert isinstance(wanted, GatewayApi)
+    route = only("HTTPRoute", wanted.route)
+    backends = (wanted.backends["blue"], wanted.backends["green"])
+    reading = kube_routes.reading(
+        {**route, "metadata": {**route["metadata"], "resourceVersion": "1", "generation": 1}},
+        kube_routes.Meant(wanted.route, "shop", ("blue", "green"), backends, wanted.rule),
+    )
+    assert (reading.second_weight, list(reading.problems), list(reading.warnings)) == (0, [], [])
+    (parent,) = route["spec"]["parentRefs"]
+    assert only("Gateway", parent["name"])
+    for backend in route["spec"]["rules"][0]["backendRefs"]:
+        ports = only("Service", backend["name"], "apps")["spec"]["ports"]
+        assert backend["port"] in {port["port"] for port in ports}
+    assert resources_of("turnout-route", "httproutes") == [[wanted.route]]
+
+
+def test_the_service_that_is_moved_is_there() -> None:
+    (shop,) = configured("turnout-service").services
+    assert shop.outer is not None
+    wanted = shop.outer.settings
+    assert isinstance(wanted, KubernetesService)
+    service = only("Service", wanted.service)
+    for upstream, selector in wanted.selectors.items():
+        becomes = {**service["spec"]["selector"], **selector}
+        (chosen,) = (
+            one["spec"]["template"]
+            for one in documents("apps")
+            if one["kind"] == "Deployment"
+            and becomes.items() <= one["spec"]["template"]["metadata"]["labels"].items()
+        )
+        ports = {port["name"] for port in chosen["spec"]["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+        assert (service["spec"]["selector"] == becomes) == (upstream == shop.initial)
+    assert resources_of("turnout-service", "services") == [[wanted.service]]
+
+
+def resources_of(role: str, kind: str) -> list[list[str]]:
+    """Which of a kind the Role names."""
+    return [
+        rule["resourceNames"] for rule in only("Role", role)["rules"] if kind in rule["resources"]
+    ]
 
 
 def test_deployments_select_their_own_pods() -> None:
