@@ -1,6 +1,7 @@
 """The table of kinds in docs/outer-layers.md says what the routers say of themselves."""
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Final, get_args
 
@@ -8,10 +9,29 @@ import pytest
 
 from tests.outer.target import Target
 from tests.outer.targets import TARGETS
+from turnout.config.loader import load_text
 from turnout.config.outer import OuterKind
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "outer-layers.md"
+LISTENERS: Final = 'listeners: [{bind: "127.0.0.1:8080"}]\n'
+SERVICE: Final = """services:
+  shop:
+    upstreams: {blue: {servers: ["127.0.0.1:9001"]}, green: {servers: ["127.0.0.1:9002"]}}
+"""
 ROW: Final = re.compile(r"^\| \[?`(\w+)`.*?\|.*?\| (.*?) \| (.*?) \|", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["outer-layers.md", "outer/generic.md"])
+def test_its_settings_are_taken_by_the_loader(page: str) -> None:
+    text = (PAGE.parent / page).read_text()
+    examples = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        if example.startswith("outer:"):
+            example = SERVICE + textwrap.indent(example, "    ")
+        environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", example), "0123456789abcdef")
+        (service,) = load_text(LISTENERS + example, environ=environ).services
+        assert service.outer is not None
 
 
 def rows() -> dict[str, list[tuple[str, str]]]:

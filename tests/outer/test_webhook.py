@@ -1,5 +1,6 @@
 """The webhook beside what every router must do: signature, credentials, TLS, odd services."""
 
+import asyncio
 import re
 import ssl
 import time
@@ -12,7 +13,10 @@ import pytest
 import trustme
 from aiohttp import web
 
-from tests.fakes.webhook import SECRET
+from tests import under_test
+from tests.fakes.base import Fault
+from tests.fakes.webhook import API_KEY, SECRET, TOKEN
+from tests.harness import bench
 from tests.outer.target_webhook import WebhookTarget
 from turnout.config.loader import SettingsError, load_text
 from turnout.config.weights import WHOLE
@@ -299,3 +303,47 @@ def test_a_header_s_value_that_cannot_be_one_is_not_shown() -> None:
     with pytest.raises(SettingsError) as raised:
         loaded(url="https://e.example/", headers='{X-Key: "ä my secret"}')
     assert "my secret" not in str(raised.value)
+
+
+# ---------------------------------------------------------------- the real processes
+
+
+async def test_secrets_are_written_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = WebhookTarget()
+    names = {"EDGE_TOKEN": TOKEN, "EDGE_SECRET": SECRET, "EDGE_KEY": API_KEY}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    async with target.serve():
+        outer = {
+            **target.settings(),
+            "token": "${EDGE_TOKEN}",
+            "secret": "${EDGE_SECRET}",
+            "headers": {"X-Api-Key": "${EDGE_KEY}"},
+            "retry_for": "1s",
+        }
+        async with bench(workers=1, outer=outer) as at:
+            assert (await at.product.api.switch("green"))["state"] == "completed"
+            target.fake.inject(Fault.DENIED, 1000)
+            failed = await at.product.api.switch("blue")
+            assert "expired: (hidden)" in str(failed), failed
+            shown = [str(failed)]
+            for path in ("services", "services/shop/switchovers", "audit", "services/shop"):
+                shown.append((await at.product.api.http.get(f"/v1/{path}")).text)
+            dry = await at.product.api.switch("blue", wait=False, dry_run=True)
+            shown.append(str(dry))
+            checked = await asyncio.create_subprocess_exec(
+                under_test.PYTHON, "-P", "-m", "turnout", "check", "--outer",
+                "-c", str(at.product.config_file),
+                env=at.product.environment, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )  # fmt: skip
+            said = (await checked.communicate())[0].decode()
+            assert target.fake.url in said, said
+            shown += [said, at.product.log()]
+            written = {
+                path: path.read_bytes() for path in at.product.base.rglob("*") if path.is_file()
+            }
+            assert any(path.name.startswith("turnout.db") for path in written)
+    for value in names.values():
+        assert not [text for text in shown if value in text]
+        assert not [path for path, content in written.items() if value.encode() in content]
