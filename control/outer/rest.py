@@ -41,11 +41,15 @@ class Renewable(Protocol):
         ...
 
 
+ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Of an answer, as it is when nothing is compressed any more."""
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Of one line of an answer that comes line by line."""
 _SHOWN_MAX: Final = 300
 _CONFLICTS: Final = frozenset({409, 410, 412})
 _READS: Final = frozenset({"GET", "HEAD"})
+_OF_THE_WIRE: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Fields that are not of the content as it was read."""
 
 
 class NotFound(Refused):
@@ -139,7 +143,7 @@ class Rest:
         # httpx's own timeout is for each part of an answer, and one may trickle in for ever.
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._client.send(request)
+                return await _whole(await self._client.send(request, stream=True))
         except TimeoutError:
             raise httpx.ReadTimeout("the answer is not whole in time", request=request) from None
 
@@ -187,8 +191,8 @@ class Rest:
                 "GET", path, params=params, headers=fields, timeout=timeout
             ) as answer:
                 if not answer.is_success:
-                    await answer.aread()
-                    raise self._refused(what, answer, reads=True)
+                    async with asyncio.timeout(self._timeout_s):
+                        raise self._refused(what, await _whole(answer), reads=True)
                 async for piece in answer.aiter_bytes():
                     first, *more = piece.split(b"\n")
                     begun += first
@@ -197,6 +201,8 @@ class Rest:
                         begun[:] = line
                     if len(begun) > LINE_BYTES_MAX:
                         raise NotDone(f"{what}: a line of more than {LINE_BYTES_MAX} bytes")
+        except TimeoutError:
+            raise NotDone(f"{what}: the answer is not whole in time") from None
         except httpx.HTTPError as error:
             raise NotDone(f"{what}: {_words(error)}") from error
 
@@ -207,6 +213,27 @@ class Rest:
         hidden = [answer.request.headers.get(name, "") for name in self._secret_fields]
         refusal = _refusal(what, answer, hidden, reads=reads)
         return self._meaning(answer, str(refusal)) or refusal
+
+
+async def _whole(answer: httpx.Response) -> httpx.Response:
+    """The answer, read to its end. Raises httpx.ReadError when it has more than may be."""
+    content = bytearray()
+    try:
+        async for piece in answer.aiter_bytes():
+            content += piece
+            if len(content) > ANSWER_BYTES_MAX:
+                text = f"an answer of more than {ANSWER_BYTES_MAX} bytes"
+                raise httpx.ReadError(text, request=answer.request)
+    finally:
+        await answer.aclose()
+    told = [
+        (name, value)
+        for name, value in answer.headers.multi_items()
+        if name.lower() not in _OF_THE_WIRE
+    ]
+    return httpx.Response(
+        answer.status_code, headers=told, content=bytes(content), request=answer.request
+    )
 
 
 def _refusal(
