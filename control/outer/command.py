@@ -260,6 +260,8 @@ async def run(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_AFTER_KILL_S):
                     await process.wait()
+            # Who has left its session is not killed, and would hold our ends of the pipes open.
+            process._transport.close()  # type: ignore[attr-defined]
 
 
 async def _feed(stream: asyncio.StreamWriter, data: bytes) -> None:

@@ -187,6 +187,18 @@ async def test_after_its_time_it_is_killed_with_all_that_it_started(tmp_path: Pa
     await all_ended(tmp_path / "pids")
 
 
+async def test_what_it_leaves_behind_holds_no_descriptor_of_ours(tmp_path: Path) -> None:
+    """Who leaves its session is not killed with it, and goes on holding its streams."""
+    text = "setsid sleep 5 &\nexec sleep 5"
+    made = router(program(tmp_path, text), timeout_s=0.2)
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        with pytest.raises(NotDone, match="was killed"):
+            await made.read()
+    await asyncio.sleep(0.05)
+    assert len(os.listdir("/dev/fd")) <= before
+
+
 async def test_when_the_call_is_cancelled_it_is_killed_too(tmp_path: Path) -> None:
     text = f"sleep 300 & echo $! $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pids; wait"
     made = router(program(tmp_path, text))
