@@ -15,7 +15,7 @@ import importlib.util
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final
 
 from turnout.control.outer.seams import (
@@ -148,7 +148,8 @@ class AwsClient:
         self._who = who
         self._region = region
         self._meanings = meanings or {}
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"aws-{service}")
+        self._free = asyncio.Semaphore(_THREADS)
+        self._closed = False
         self._making = asyncio.Lock()
         self._client: Any = None
         self._send_by = threading.local()
@@ -203,9 +204,9 @@ class AwsClient:
 
     async def close(self) -> None:
         client, self._client = self._client, None
+        self._closed = True
         if client is not None:
             client.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------ in the threads
 
@@ -246,7 +247,38 @@ class AwsClient:
     # ------------------------------------------------------------ around them
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.wrap_future(self._threads.submit(function, *arguments))
+        """One of a few, each for one call. Who ends waits for none of them: an executor's would be
+        waited for at the end of the process, for as long as a call may hang."""
+        if self._closed:
+            raise RuntimeError(f"the client of {self._who} is closed")
+        loop = asyncio.get_running_loop()
+        await self._free.acquire()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            self._free.release()
+            if future.done():
+                return  # nobody waits any more
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = function(*arguments)
+            except BaseException as raised:  # noqa: BLE001 - it is raised by who waits
+                error = raised
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, result, error)
+
+        try:
+            threading.Thread(target=work, name=f"aws-{self._service}", daemon=True).start()
+        except RuntimeError:
+            self._free.release()
+            raise
+        return await future
 
     async def _ready(self, what: str) -> Any:
         async with self._making:

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -45,6 +47,38 @@ def client_error(code: str, status: int, message: str = "as it is", **headers: s
     }
     error: Exception = botocore.ClientError(response, "ModifyRule")
     return error
+
+
+HANGS = """
+import asyncio, os, socket, time
+from turnout.control.outer.aws import AwsClient
+from turnout.control.outer.seams import Context
+
+async def turn(): pass
+
+async def main(url):
+    client = AwsClient(
+        "route53", Context(("blue", "green"), 20.0, turn, lambda what, remedy: None), who="Route 53"
+    )
+    call = asyncio.create_task(client.call("get_change", Id="C1"))
+    await asyncio.to_thread(silent.accept)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await client.close()
+
+silent = socket.create_server(("127.0.0.1", 0))
+os.environ["AWS_ENDPOINT_URL"] = url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+os.environ["AWS_DEFAULT_REGION"] = "eu-west-1"
+asyncio.run(main(url))
+print(time.monotonic(), flush=True)
+"""
+
+
+def test_a_process_ends_whatever_a_call_waits_for() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGS], stdout=subprocess.PIPE, check=True, timeout=30
+    )
+    assert time.monotonic() - float(ended.stdout) < 5
 
 
 URL = "http://127.0.0.1:1"
