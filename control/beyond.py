@@ -14,11 +14,12 @@ from turnout.control import orders, switchover
 from turnout.control.gating import GateKeeper
 from turnout.control.outer.layers import OuterLayers
 from turnout.control.outer.mover import Mover, Stopped, shown
+from turnout.control.outer.seams import NotDone, ReplyLost, Tail
 from turnout.control.ports import Tails
 from turnout.control.state import Switchover
 from turnout.control.store import Database, Store
 
-LOOK_AGAIN_S: Final = 1.0
+LOOK_AGAIN_S: Final = 10.0
 """Between two looks at what a system itself counts on the side that is left."""
 
 
@@ -86,19 +87,41 @@ class Beyond:
             return None
         old, mover = value.name(upstream), self._mover(value)
         mover.doing = f"waits for who still comes by {old}: turnout tail {value.service}"
-        try:
+
+        def late() -> bool:
+            return 0 < policy.timeout_s < self._now() - max(in_sync)
+
+        async def asked() -> tuple[Tail, float]:
+            """What the system says of it, and how long it had been in sync when it was asked;
+            while it cannot be asked, that is waited for."""
             while True:
                 passed_s = self._now() - max(in_sync)
-                told = await mover.tail(upstream)
+                try:
+                    return await mover.tail(upstream), passed_s
+                except (NotDone, ReplyLost) as error:
+                    if late():
+                        raise
+                    mover.doing = f"waits to ask who still comes by {old}: {error}"
+                    await asyncio.sleep(LOOK_AGAIN_S)
+
+        try:
+            while True:
+                told, passed_s = await asked()
                 summary = await self._tails.wait_over(
                     value.service, old, passed_s, told.ttl_s, policy
                 )
-                counted = (await mover.tail(upstream)).requests_per_min
+                counted = (await asked())[0].requests_per_min
                 few = counted is None or counted < 60 * policy.below.per_second
-                late = policy.timeout_s and self._now() - max(in_sync) > policy.timeout_s
-                if not summary.over or few or late:
+                if not summary.over or few or late():
                     break
+                mover.doing = f"waits, as the system itself counts {counted:g} a minute by {old}"
                 await asyncio.sleep(LOOK_AGAIN_S)
+        except (NotDone, ReplyLost) as error:
+            return switchover.GaveUp(
+                self._now(),
+                f"{old} must not be removed yet: whether clients still come by it cannot be asked:"
+                f" {error}; weights are as they should be; turnout tail --wait says when it may go",
+            )
         finally:
             mover.doing = ""
         over = summary.over and few
@@ -119,6 +142,10 @@ class Beyond:
         if value.forced_by:
             return ""
         decided = [row.decided_at for row in await self._store(Database.steps, value.id)]
+        if value.outer is not None:
+            # It may have moved after the proxy's own weights.
+            moves = await self._store(Database.outer_moves, value.id)
+            decided += [move.in_sync_at for move in moves if move.in_sync_at is not None]
         since = max(decided, default=value.created_at)
         return await self._gates.passed(value, step, since, self._now)
 

@@ -99,7 +99,7 @@ class Executor:
         self.outer.configure(configuration)
         self._world = World(
             outer=self.outer,
-            gates=GateKeeper(self.outer, store, journal),
+            gates=GateKeeper(self.outer, store, journal, clock.wall),
             tails=tails,
             store=store,
             workers=workers,

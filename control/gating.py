@@ -70,7 +70,11 @@ def judge(gate: Gate, answers: Answers, result: GateResult, at: float) -> Passed
 class GateKeeper:
     """Asks the gates of a step."""
 
-    def __init__(self, layers: OuterLayers, store: Store, journal: Journal) -> None:
+    def __init__(
+        self, layers: OuterLayers, store: Store, journal: Journal, wall: Callable[[], float]
+    ) -> None:
+        """`wall` is the clock that other systems have, too: their values are of its times."""
+        self._wall = wall
         self._layers = layers
         self._store = store
         self._journal = journal
@@ -103,13 +107,15 @@ class GateKeeper:
         answers = Answers()
         before: GateVerdict | None = None
         while True:
+            # The switchover's own times never jump, so they may be others than the world's.
+            at = self._wall()
             question = GateQuestion(
                 service=value.service,
                 upstream=value.to_upstream,
                 switchover=value.id,
                 step=step,
-                since=since,
-                at=now(),
+                since=at - (now() - since),
+                at=at,
             )
             result = await self._asked(gate, question)
             if result.verdict is not before:

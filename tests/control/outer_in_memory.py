@@ -52,6 +52,9 @@ class MemoryRouter:
     counted: list[float] = field(default_factory=list)
     """Requests a minute that the system itself counts on the old side, at each look."""
 
+    tail_errors: list[Exception] = field(default_factory=list)
+    """Raised when it is asked for its tail."""
+
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
@@ -112,6 +115,8 @@ class MemoryRouter:
         return Progress(self.verdict, self.detail)
 
     async def tail(self, old_upstream: int) -> Tail:
+        if self.tail_errors:
+            raise self.tail_errors.pop(0)
         return Tail(60.0, self.counted.pop(0) if self.counted else None)
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """Gates: only a pass goes on; what fails, does not tell or cannot be asked never does."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.control import test_outer_switchover
+from tests.control.outer_in_memory import MemoryLayers, MemoryRouter
 from tests.control.test_executor import CI, Bench, configured, opened
-from turnout.config.model import Gate
+from tests.control.test_outer_switchover import beyond
+from turnout.config.model import Configuration, Gate, OuterOrder
 from turnout.control.gating import Answers, Failed, Passed, Wait, judge
 from turnout.control.outer.layers import OuterLayers
 from turnout.control.outer.seams import (
@@ -154,6 +158,20 @@ async def test_each_step_is_asked_for_with_when_weights_moved_last(tmp_path: Pat
         assert gate.asked[0].since < gate.asked[1].since < gate.asked[2].since
 
 
+async def test_a_gate_is_asked_by_the_clock_of_the_world(tmp_path: Path) -> None:
+    """A clock that was an hour behind when the switchover began, and is set meanwhile."""
+    gate = MemoryGate([UNSURE])
+    async with gated(tmp_path, gate) as bench:
+        await bench.executor.start("shop", "green", CI)
+        await bench.until(lambda: len(gate.asked) > 1)
+        bench.executor._world.gates._wall = lambda: time.time() + 3600
+        asked = len(gate.asked)
+        await bench.until(lambda: len(gate.asked) > asked + 1)
+        before, after = gate.asked[asked - 1], gate.asked[-1]
+        assert 3600 <= after.at - before.at < 3610
+        assert 0 <= after.at - after.since < 10
+
+
 @pytest.mark.parametrize(
     "gate",
     [MemoryGate([UNSURE]), MemoryGate(raises=OuterError("no such host")), MemoryGate(hangs=True)],
@@ -198,3 +216,30 @@ async def test_the_way_back_asks_no_gate(tmp_path: Path) -> None:
         gate.results = [FAIL]
         ended = await bench.ended(await bench.executor.rollback("shop", CI))
         assert (ended.state, len(gate.asked)) == (State.COMPLETED, 1)
+
+
+async def test_what_moved_last_may_be_beyond_the_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, router = MemoryGate(), MemoryRouter(gate=asyncio.Event())
+
+    async def made_gate(self: MemoryLayers, service: str, gate: Gate) -> object:
+        return gate.settings
+
+    def with_gate() -> Configuration:
+        made = configured()
+        policy = replace(GATE, settings=gate)
+        return replace(made, services=(replace(made.services[0], gates=(policy,)),))
+
+    monkeypatch.setattr(MemoryLayers, "gate", made_gate)
+    monkeypatch.setattr(MemoryLayers, "gates", lambda self, service: with_gate().services[0].gates)
+    monkeypatch.setattr(test_outer_switchover, "configured", with_gate)
+    async with beyond(tmp_path, router, OuterOrder.INNER_FIRST) as made:
+        started = await made.bench.executor.start("shop", "green", CI, strategy="quick")
+        await made.bench.until(lambda: made.writes == ["set 1000"])
+        await asyncio.sleep(0.1)
+        moved = time.time()
+        assert router.gate is not None
+        router.gate.set()
+        await made.bench.ended(started)
+        assert gate.asked[1].since >= moved - 0.001

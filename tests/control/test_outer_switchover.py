@@ -542,6 +542,21 @@ async def test_what_the_system_itself_counts_has_to_be_few_too(
         assert (ended.state, router.counted) == (State.COMPLETED, [])
 
 
+@pytest.mark.parametrize(("timeout_s", "state"), [(0.0, State.COMPLETED), (0.2, State.FAILED)])
+async def test_a_system_that_cannot_be_asked_for_its_tail_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout_s: float, state: State
+) -> None:
+    monkeypatch.setattr(beyond_module, "LOOK_AGAIN_S", 0.01)
+    tails, router = MemoryTails(), MemoryRouter(tail_errors=[NotDone("slow down")] * 100)
+    tails.over.set()
+    tail = replace(TAIL, timeout_s=timeout_s)
+    async with beyond(tmp_path, router, tails=tails, tail=tail) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is state
+        assert made.bench.weights == [10_000]
+        assert state is State.COMPLETED or "slow down" in ended.outcome
+
+
 async def test_during_its_tail_it_can_be_taken_back(tmp_path: Path) -> None:
     tails = MemoryTails()
     async with beyond(tmp_path, tails=tails, tail=TAIL) as made:
