@@ -228,7 +228,8 @@ class Mover:
         """Follow swaps that the switchover asked for before to their end: while one is under way
         it is not to be told what is there. Returns whether one may still arrive. Raises OuterError
         when nobody knows how one ended."""
-        found = await self._store(Database.outer_moves, value.id)
+        async with self._lock:  # a call that has begun is recorded first
+            found = await self._store(Database.outer_moves, value.id)
         before = [other for other in found if other.step != move.step and not other.settled]
         for other in before:
             if other.stage is Stage.TAKEN_ON:
@@ -327,6 +328,11 @@ class Mover:
         there = (
             reading.exact == goal.exact if move.restores else reading.second_weight == move.becomes
         )
+        if not there and not move.calls and not move.detail:
+            # It was so already, and a swap before has come in between: it is decided anew.
+            gone = f"it was so already, and is not any more: {detail}"
+            anew = replace(move, stage=Stage.INTENDED, change=None, detail=gone)
+            return await self._kept(value, anew)
         if not there or move.detail:
             reason = f"{named} cannot be followed: {detail}; what is there is unknown"
             return await self._given_up(value, move, Stage.UNKNOWN, reason, now)

@@ -159,9 +159,14 @@ def decide(
     if _is_there(move, reading, goal):
         if move.calls:
             return Confirm()
+        if exchange:
+            # A swap that was asked for before may still arrive, and another one would undo it: it is
+            # seen whether this lasts.
+            under_way = {Stage.INTENDED, Stage.TAKEN_ON}
+            return Confirm() if any(other.stage in under_way for other in others) else Done()
         # An earlier call may still arrive, or what is read is only what was asked for: asking for
         # the same once more makes this the last one.
-        return Call() if (unsettled or failed_before) and not exchange else Done()
+        return Call() if unsettled or failed_before else Done()
     known = known_weights(move, first, others)
     if reading.second_weight not in known:
         expected = " or ".join(str(Weights(*names, weight)) for weight in sorted(known))

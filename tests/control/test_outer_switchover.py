@@ -7,7 +7,7 @@ does with it is held in `tests/outer`.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,18 @@ from turnout.config.model import OuterOrder, Rate, TailPolicy
 from turnout.control import beyond as beyond_module
 from turnout.control.outer import mover as mover_module
 from turnout.control.outer.mover import Mover
-from turnout.control.outer.seams import Denied, NotDone, OuterError, Refused, ReplyLost, Verdict
+from turnout.control.outer.seams import (
+    Change,
+    Denied,
+    NotDone,
+    OuterError,
+    Progress,
+    Reading,
+    Refused,
+    ReplyLost,
+    Verdict,
+    Wanted,
+)
 from turnout.control.refusals import OuterUnusable
 from turnout.control.state import State
 from turnout.proxy.scoreboard import HealthWord
@@ -462,6 +473,63 @@ async def test_a_swap_under_way_is_waited_for_before_it_is_taken_back(tmp_path: 
         await made.bench.until(lambda: router.journal.count("poll") > polls + 1)
         assert made.writes == ["set 10000"]
         router.verdict = Verdict.IN_SYNC
+        ended = await made.bench.ended(started)
+        assert (ended.state, router.weight, router.changes) == (State.ABORTED, 0, 2)
+
+
+@dataclass
+class SlowSwap(MemoryRouter):
+    """A swap that is taken on, and shows when it lands; `held` keeps the first call, or the look
+    before it, under way."""
+
+    weighted: bool = False
+    exchange: bool = True
+    held: str = ""
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+    land: asyncio.Event = field(default_factory=asyncio.Event)
+    swaps: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def _hold(self, where: str) -> None:
+        if where == self.held and not self.reached.is_set():
+            self.reached.set()
+            await self.goes_on.wait()
+
+    async def read(self) -> Reading:
+        if "read" in self.journal:  # not when it is looked at in the beginning
+            await self._hold("reading")
+        return await super().read()
+
+    async def _set(self, wanted: Wanted, if_read: Reading) -> Change:
+        await self._hold("calling")
+        self.changes += 1
+        self.swaps.append(asyncio.create_task(self._swap()))
+        return Change(f"C{self.changes}", {"goal": wanted.second_weight})
+
+    async def _swap(self) -> None:
+        await self.land.wait()
+        self.weight = 10_000 - self.weight
+
+    async def confirm(self, wanted: Wanted, reading: Reading) -> Change:
+        return Change("", {"goal": wanted.second_weight})
+
+    async def poll(self, change: Change) -> Progress:
+        if self.weight == change.document["goal"]:
+            return Progress(Verdict.IN_SYNC)
+        return Progress(Verdict.PENDING if change.id else Verdict.UNKNOWN)
+
+
+@pytest.mark.parametrize("held", ["reading", "calling"])
+async def test_a_swap_whose_call_is_under_way_is_waited_for_too(tmp_path: Path, held: str) -> None:
+    router = SlowSwap(held=held)
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await asyncio.wait_for(router.reached.wait(), 5)
+        await made.bench.executor.abort(started.id, CI)
+        await asyncio.sleep(0.05)  # the way back has begun
+        router.goes_on.set()
+        await asyncio.sleep(0.3)  # long enough to read that all is as before
+        router.land.set()
         ended = await made.bench.ended(started)
         assert (ended.state, router.weight, router.changes) == (State.ABORTED, 0, 2)
 
