@@ -36,6 +36,7 @@ def conflicts(settings: "Settings") -> Iterator[Conflict]:
         yield from _upstreams(settings, service, place)
         yield from _strategies(service, place)
         yield from _outer(settings, service, place)
+    yield from _moved_twice(settings)
 
 
 def _binds(settings: "Settings") -> Iterator[Conflict]:
@@ -176,6 +177,22 @@ def _outer(settings: "Settings", service: "Service", place: Place) -> Iterator[C
                 yield here, f"{bind} is no listener. Write the bind of one of listeners"
             elif seen.setdefault(bind, name) != name:
                 yield here, f"{bind} is {seen[bind]}'s already: what comes in there is of one side"
+
+
+def _moved_twice(settings: "Settings") -> Iterator[Conflict]:
+    """Two services whose switchovers would move the same thing."""
+    seen: list[tuple[str, object]] = []
+    for name, service in settings.services.items():
+        if service.outer is None:
+            continue
+        target = service.outer.target
+        twin = next((other for other, there in seen if there == target), None)
+        if twin is not None:
+            yield (
+                ("services", name, "outer"),
+                f"services.{twin}.outer moves the same, and each would undo the other. Write another",
+            )
+        seen.append((name, target))
 
 
 def _upstreams(settings: "Settings", service: "Service", place: Place) -> Iterator[Conflict]:

@@ -83,8 +83,15 @@ class Beyond:
         policy = None if outer is None else outer.tail
         moves = await self._store(Database.outer_moves, value.id)
         in_sync = [move.in_sync_at for move in moves if move.in_sync_at is not None]
-        if policy is None or self._tails is None or not in_sync:
+        if self._tails is None or not in_sync:
             return None
+        if policy is None:
+            return switchover.GaveUp(
+                self._now(),
+                f"{value.name(upstream)} must not be removed yet: who still comes by it was to be"
+                " waited for, and the configuration has no outer.tail any more; weights are as"
+                " they should be",
+            )
         old, mover = value.name(upstream), self._mover(value)
         mover.doing = f"waits for who still comes by {old}: turnout tail {value.service}"
 

@@ -98,6 +98,13 @@ class OuterSection(Section):
         this section on, and what to write."""
         yield from ()
 
+    @property
+    def target(self) -> tuple[object, ...]:
+        """What it moves: its own settings, without how it is moved."""
+        common = OuterSection.model_fields
+        own = (name for name in type(self).model_fields if name not in common)
+        return tuple((name, repr(getattr(self, name))) for name in sorted(own))
+
     def to_model(self, kind: str) -> model.Outer:
         return model.Outer(
             kind=kind,

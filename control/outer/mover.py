@@ -53,6 +53,10 @@ class Stopped(Exception):
     and what to do."""
 
 
+class Superseded(Exception):
+    """Other settings hold by now: whoever goes on takes the mover that has them."""
+
+
 class Mover:
     """One service's outer system."""
 
@@ -78,6 +82,8 @@ class Mover:
         self._wall = wall
         self._lock = lock
         self._router: Router | None = None
+        self._making = asyncio.Lock()
+        self._closed = False
         self.doing = ""
         """What is being waited for, for people; empty: nothing."""
 
@@ -85,9 +91,13 @@ class Mover:
 
     async def router(self) -> Router:
         """Raises OuterError when it cannot be made."""
+        if self._closed:
+            raise Superseded(f"{self.outer.kind}: its settings have changed")
         if self._router is None:
-            # In a thread: importing a library may take longer than the loop should stand still.
-            self._router = await asyncio.to_thread(self._make)
+            async with self._making:
+                if self._router is None:
+                    # In a thread: importing a library may take longer than the loop should stand.
+                    self._router = await asyncio.to_thread(self._make)
         return self._router
 
     async def capabilities(self) -> Capabilities:
@@ -128,6 +138,7 @@ class Mover:
         return await (await self.router()).tail(old_upstream)
 
     async def close(self) -> None:
+        self._closed = True
         async with self._lock:
             if self._router is not None:
                 await self._router.close()
@@ -215,13 +226,13 @@ class Mover:
                 return await whole(self._round(value, move, now))
             except (NotDone, ReplyLost, Conflict) as error:
                 # Whatever it was: what is there is read next, and says what is to be done.
+                move = await self._as_stored(value, move)
                 if not await trying.again(error):
                     reason = f"given up{trying.so_far}: {error}"
                     return await self._given_up(value, move, Stage.FAILED, reason, now)
                 uncertain = not isinstance(error, NotDone)
-                found = await self._store(Database.outer_moves, value.id)
-                move = next((known for known in found if known.step == move.step), move)
             except OuterError as error:
+                move = await self._as_stored(value, move)
                 return await self._given_up(value, move, Stage.FAILED, str(error), now)
 
     async def _ended_before(self, value: Switchover, move: Move, now: Now) -> bool:
@@ -296,6 +307,9 @@ class Mover:
                 last = progress.detail
             except (NotDone, ReplyLost) as error:
                 progress, last = Progress(Verdict.PENDING), str(error)
+            except OuterError as error:
+                reason = f"{named} cannot be followed: {error}; what is there is unknown"
+                return await self._given_up(value, move, Stage.UNKNOWN, reason, now)
             match progress.verdict:
                 case Verdict.IN_SYNC:
                     return await self._in_sync(value, move, now)
@@ -303,7 +317,13 @@ class Mover:
                     detail = f"{named} failed: {progress.detail}"
                     return await self._given_up(value, move, Stage.FAILED, detail, now)
                 case Verdict.UNKNOWN:
-                    return await self._lost_sight(value, move, named, progress.detail, now)
+                    try:
+                        # Whole: what it may write must not land behind the way back.
+                        return await whole(
+                            self._lost_sight(value, move, named, progress.detail, now)
+                        )
+                    except (NotDone, ReplyLost) as error:
+                        last = str(error)
             left_s = deadline - now()
             if left_s <= 0:
                 detail = (
@@ -322,23 +342,26 @@ class Mover:
     ) -> Move:
         """The system does not know the change any more. If what was wanted is there, another
         one is had to poll; once."""
-        router = await self.router()
-        goal = await self._goal(value)
-        reading = await router.read()
-        there = (
-            reading.exact == goal.exact if move.restores else reading.second_weight == move.becomes
-        )
-        if not there and not move.calls and not move.detail:
-            # It was so already, and a swap before has come in between: it is decided anew.
-            gone = f"it was so already, and is not any more: {detail}"
-            anew = replace(move, stage=Stage.INTENDED, change=None, detail=gone)
-            return await self._kept(value, anew)
-        if not there or move.detail:
-            reason = f"{named} cannot be followed: {detail}; what is there is unknown"
-            return await self._given_up(value, move, Stage.UNKNOWN, reason, now)
-        change = await router.confirm(moves.wanted(move, goal), reading)
-        again = replace(move, change=change, detail=f"{named} could not be followed: {detail}")
-        return await self._kept(value, again)
+        async with self._lock:
+            router = await self.router()
+            goal = await self._goal(value)
+            reading = await router.read()
+            there = (
+                reading.exact == goal.exact
+                if move.restores
+                else reading.second_weight == move.becomes
+            )
+            if not there and not move.calls and not move.detail:
+                # It was so already, and a swap before has come in between: it is decided anew.
+                gone = f"it was so already, and is not any more: {detail}"
+                anew = replace(move, stage=Stage.INTENDED, change=None, detail=gone)
+                return await self._kept(value, anew)
+            if not there or move.detail:
+                reason = f"{named} cannot be followed: {detail}; what is there is unknown"
+                return await self._given_up(value, move, Stage.UNKNOWN, reason, now)
+            change = await router.confirm(moves.wanted(move, goal), reading)
+            again = replace(move, change=change, detail=f"{named} could not be followed: {detail}")
+            return await self._kept(value, again)
 
     # ------------------------------------------------------------ parts
 
@@ -400,6 +423,11 @@ class Mover:
         """Whether the switchover before left it without knowing that it was in sync."""
         last = await self._store(Database.outer_last, self._service, value.id)
         return last is not None and not last.settled
+
+    async def _as_stored(self, value: Switchover, move: Move) -> Move:
+        """With the calls of a round that did not end well."""
+        found = await self._store(Database.outer_moves, value.id)
+        return next((known for known in found if known.step == move.step), move)
 
     async def _quiet(self, now: Now) -> None:
         """Let a call of which nobody knows arrive, or be given up, before it is looked for."""

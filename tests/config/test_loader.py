@@ -617,3 +617,21 @@ def test_what_needs_a_restart_is_told() -> None:
     changed = WHOLE.replace("/run/turnout", "/run/other").replace("127.0.0.1:9180", "127.0.0.1:1")
     changed = changed.replace("10s, body_idle", "11s, body_idle")
     assert loader.needs_restart(before, read(changed)) == ("runtime_dir", "control.bind")
+
+
+def test_two_services_that_would_move_the_same_are_refused() -> None:
+    text = """
+listeners: [{bind: ":8080"}]
+services:
+  shop: &shop
+    match: {hosts: [shop.example]}
+    upstreams: {blue: {servers: ["a:1"]}, green: {servers: ["a:2"]}}
+    outer: {kind: webhook, url: "https://edge.example/weights", order: inner_first}
+  bank:
+    <<: *shop
+    match: {hosts: [bank.example]}
+    outer: {kind: webhook, url: "https://edge.example/weights"}
+"""
+    with pytest.raises(SettingsError, match=r"services\.shop\.outer moves the same"):
+        loader.load_text(text, environ={})
+    loader.load_text(text.replace('weights"}', 'bank"}'), environ={})

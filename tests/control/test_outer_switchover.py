@@ -18,6 +18,7 @@ from tests.control.outer_in_memory import MemoryLayers, MemoryRouter, MemoryTail
 from tests.control.test_executor import CI, Bench, configured, opened
 from turnout.config.model import OuterOrder, Rate, TailPolicy
 from turnout.control import beyond as beyond_module
+from turnout.control import carrier as carrier_module
 from turnout.control.outer import mover as mover_module
 from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import (
@@ -545,6 +546,64 @@ async def test_a_swap_that_never_ends_leaves_the_way_back_to_a_person(tmp_path: 
         assert "the swap before" in ended.outcome
 
 
+@dataclass
+class Forgetful(MemoryRouter):
+    """Like Route 53 it confirms by writing once more what was read; it forgot the first change."""
+
+    land: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def poll(self, change: Change) -> Progress:
+        return Progress(Verdict.UNKNOWN if change.id == "C1" else Verdict.IN_SYNC)
+
+    async def confirm(self, wanted: Wanted, reading: Reading) -> Change:
+        self.journal.append("confirm")
+        if self.journal.count("confirm") == 1:
+            raise NotDone("slow down")
+        await asyncio.shield(asyncio.ensure_future(self._written(reading.exact["weight"])))
+        return Change("again")
+
+    async def _written(self, weight: int) -> None:
+        await self.land.wait()
+        self.weight = weight
+
+
+async def test_the_way_back_waits_for_what_is_written_again_to_be_followed(tmp_path: Path) -> None:
+    router = Forgetful()
+    async with beyond(tmp_path, router) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: router.journal.count("confirm") == 2)
+        await made.bench.executor.abort(started.id, CI)
+        await asyncio.sleep(0.05)  # long enough for a way back that did not wait
+        router.land.set()
+        ended = await made.bench.ended(started)
+        assert (ended.state, router.weight) == (State.ABORTED, 0)
+
+
+async def test_a_call_that_was_given_up_is_in_the_receipt(tmp_path: Path) -> None:
+    router = MemoryRouter(lost=[ReplyLost("no answer")])
+    async with beyond(tmp_path, router, retry_s=0.0) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        assert ended.state is State.FAILED
+        (move,) = (await made.receipt(ended.id))["moves"]
+        assert (move["stage"], move["calls"], made.writes) == ("failed", 1, ["set 10000"])
+
+
+async def test_other_settings_amid_a_move_are_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrier_module, "RETRY_S", 0.01)
+    old, new = MemoryRouter(unreadable=NotDone("an old address")), MemoryRouter()
+    async with beyond(tmp_path, old) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: "read" in old.journal)
+        layers = made.bench.executor.outer
+        assert isinstance(layers, MemoryLayers)
+        layers.use(new)
+        await layers._movers.pop("shop").close()
+        assert (await made.bench.ended(started)).state is State.COMPLETED
+        assert (old.weight, new.weight) == (0, 10_000)
+
+
 async def test_a_way_back_that_cannot_be_gone_is_for_a_person(tmp_path: Path) -> None:
     router = MemoryRouter()
     async with beyond(tmp_path, router) as made:
@@ -623,6 +682,23 @@ async def test_a_system_that_cannot_be_asked_for_its_tail_is_waited_for(
         assert ended.state is state
         assert made.bench.weights == [10_000]
         assert state is State.COMPLETED or "slow down" in ended.outcome
+
+
+async def test_a_tail_that_leaves_the_configuration_is_not_taken_for_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tails = MemoryTails()
+    async with beyond(tmp_path, tails=tails, tail=TAIL) as made:
+        started = await made.bench.executor.start("shop", "green", CI)
+        await made.bench.until(lambda: bool(tails.asked))
+        services = made.bench.executor._services
+        services["shop"] = replace(services["shop"], outer=None)
+        await made.bench.executor.close()
+        carrier = made.bench.executor._carriers["shop"]
+        carrier.begin()  # as after a restart of control
+        ended = await made.bench.ended(started)
+        assert ended.state is State.FAILED
+        assert "no outer.tail any more" in ended.outcome
 
 
 async def test_during_its_tail_it_can_be_taken_back(tmp_path: Path) -> None:
