@@ -269,7 +269,7 @@ class Mover:
                 others,
                 self.names,
                 exchange=exchange,
-                failed_before=last is not None and last.stage is Stage.FAILED,
+                left_before=last is not None and not last.settled,
             )
             match after:
                 case moves.Stop(reason):

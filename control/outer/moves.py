@@ -142,13 +142,14 @@ def decide(
     names: tuple[str, str],
     *,
     exchange: bool,
-    failed_before: bool = False,
+    left_before: bool = False,
 ) -> Next:
     """What to do for a move that is `intended`, as the system is now.
 
     `goal` is what a move that restores brings back: `first`, or what another switchover found.
     `others` are the switchover's other moves; `exchange`: the call swaps, and made twice undoes
-    itself; `failed_before`: the service's last move was not carried out, whatever is read.
+    itself; `left_before`: the service's last move failed, or nobody knows how it ended: it may
+    still arrive, whatever is read.
     """
     if reading.problems:
         return Stop("; ".join(reading.problems))
@@ -166,7 +167,7 @@ def decide(
             return Confirm() if any(other.stage in under_way for other in others) else Done()
         # An earlier call may still arrive, or what is read is only what was asked for: asking for
         # the same once more makes this the last one.
-        return Call() if unsettled or failed_before else Done()
+        return Call() if unsettled or left_before else Done()
     known = known_weights(move, first, others)
     if reading.second_weight not in known:
         expected = " or ".join(str(Weights(*names, weight)) for weight in sorted(known))
