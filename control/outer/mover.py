@@ -269,7 +269,7 @@ class Mover:
                 others,
                 self.names,
                 exchange=exchange,
-                left_before=last is not None and not last.settled,
+                left=None if last is None or last.settled else last,
             )
             match after:
                 case moves.Stop(reason):

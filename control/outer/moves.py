@@ -142,14 +142,14 @@ def decide(
     names: tuple[str, str],
     *,
     exchange: bool,
-    left_before: bool = False,
+    left: Move | None = None,
 ) -> Next:
     """What to do for a move that is `intended`, as the system is now.
 
     `goal` is what a move that restores brings back: `first`, or what another switchover found.
     `others` are the switchover's other moves; `exchange`: the call swaps, and made twice undoes
-    itself; `left_before`: the service's last move failed, or nobody knows how it ended: it may
-    still arrive, whatever is read.
+    itself; `left` is the last move of the switchover before, if that failed or nobody knows how it
+    ended: it may still arrive, whatever is read.
     """
     if reading.problems:
         return Stop("; ".join(reading.problems))
@@ -167,7 +167,9 @@ def decide(
             return Confirm() if any(other.stage in under_way for other in others) else Done()
         # An earlier call may still arrive, or what is read is only what was asked for: asking for
         # the same once more makes this the last one.
-        return Call() if unsettled or left_before else Done()
+        if left is not None and left.stage is Stage.UNKNOWN and left.becomes == move.becomes:
+            return Confirm()
+        return Call() if unsettled or left is not None else Done()
     known = known_weights(move, first, others)
     if reading.second_weight not in known:
         expected = " or ".join(str(Weights(*names, weight)) for weight in sorted(known))
