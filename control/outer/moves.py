@@ -167,9 +167,11 @@ def decide(
             return Confirm() if any(other.stage in under_way for other in others) else Done()
         # An earlier call may still arrive, or what is read is only what was asked for: asking for
         # the same once more makes this the last one.
+        if unsettled:
+            return Call()
         if left is not None and left.stage is Stage.UNKNOWN and left.becomes == move.becomes:
             return Confirm()
-        return Call() if unsettled or left is not None else Done()
+        return Call() if left is not None else Done()
     known = known_weights(move, first, others)
     if reading.second_weight not in known:
         expected = " or ".join(str(Weights(*names, weight)) for weight in sorted(known))
