@@ -82,8 +82,7 @@ class TrafficManagerRouter:
             )
             raise Conflict(f"Traffic Manager: somebody else changed it: {'; '.join(changed)}")
         change = _change(wanted, goal, now, self._named)
-        if now.exact == goal:
-            return change
+        # Also when it is so already: a change before may still be under way.
         await self._arm.change("PATCH", self._resource, body_of(document, goal))
         return change
 

@@ -19,6 +19,7 @@ from tests.control.in_memory import MemoryWorkers
 from tests.control.test_executor import CI, Bench, configured, opened
 from tests.fakes.base import Call, Dropped, Fault, Moment
 from tests.outer.target import Target
+from tests.outer.target_kubernetes import GatewayApiTarget
 from tests.outer.targets import EACH_KIND
 from turnout.config.model import Configuration, OuterOrder
 from turnout.config.weights import WHOLE
@@ -235,6 +236,26 @@ async def test_after_a_change_that_failed_either_side_can_be_switched_to(
         reading = await router.read()
         await router.close()
         assert (reading.second_weight, list(reading.warnings)) == (second_weight, [])
+
+
+@pytest.mark.parametrize(("to", "second_weight"), [("green", WHOLE), ("blue", 0)])
+async def test_after_a_route_was_refused_either_side_can_be_switched_to(
+    tmp_path: Path, to: str, second_weight: int
+) -> None:
+    """It has the weights all the same: what is read is what was asked for."""
+    target = GatewayApiTarget()
+    async with target.serve():
+        target.fake.fails_next = True
+        async with world(target, tmp_path) as made:
+            failed = await made.ended(await made.start())
+            assert (failed.state, target.second_weight()) == (State.FAILED, WHOLE)
+            # The same again is nothing new to the gateway; its controller finds the backend.
+            target.fake.gateway("shop")
+            calls = len(target.fake.writing)
+            again = await made.ended(await made.start(to=to))
+            assert (again.state, again.outcome) == (State.COMPLETED, "")
+            assert len(target.fake.writing) == calls + 1
+            assert target.second_weight() == second_weight
 
 
 @pytest.mark.parametrize(("to", "second_weight"), [("green", WHOLE), ("blue", 0)])

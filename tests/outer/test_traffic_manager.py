@@ -236,6 +236,14 @@ async def test_both_endpoints_are_written_in_one_call(
     assert (await ended(router, change)).verdict is Verdict.IN_SYNC
 
 
+async def test_what_is_so_already_is_written_all_the_same(
+    fake: FakeTrafficManager, router: Router
+) -> None:
+    """A change before may still be under way, and must not be the last."""
+    await ended(router, await router.set_weights(Wanted(0), await router.read()))
+    assert len(fake.writing) == 1
+
+
 async def test_everything_else_of_the_profile_stays(
     fake: FakeTrafficManager, router: Router
 ) -> None:
