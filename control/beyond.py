@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
-from turnout.config.model import Service
-from turnout.control import orders, switchover
+from turnout.config.model import Service, TailPolicy
+from turnout.control import events, orders, switchover
 from turnout.control.gating import GateKeeper
 from turnout.control.outer.layers import OuterLayers
 from turnout.control.outer.mover import Mover, Stopped, shown
@@ -93,41 +93,52 @@ class Beyond:
                 " they should be",
             )
         old, mover = value.name(upstream), self._mover(value)
-        mover.doing = f"waits for who still comes by {old}: turnout tail {value.service}"
+        waits = f"waits for who still comes by {old}: turnout tail {value.service}"
+        mover.doing = waits
+        told_of = False
 
         def late() -> bool:
             return 0 < policy.timeout_s < self._now() - max(in_sync)
 
-        async def asked() -> tuple[Tail, float]:
-            """What the system says of it, and how long it had been in sync when it was asked;
-            while it cannot be asked, that is waited for."""
+        async def asked() -> Tail:
+            """What the system says of it; while it cannot be asked, that is waited for."""
             while True:
-                passed_s = self._now() - max(in_sync)
                 try:
-                    return await mover.tail(upstream), passed_s
+                    found = await mover.tail(upstream)
                 except (NotDone, ReplyLost) as error:
                     if late():
                         raise
                     mover.doing = f"waits to ask who still comes by {old}: {error}"
                     await asyncio.sleep(LOOK_AGAIN_S)
+                else:
+                    mover.doing = waits
+                    return found
 
         try:
             while True:
-                told, passed_s = await asked()
+                told = await asked()
+                if not told_of:
+                    told_of = True
+                    await self._layers.tell(_waiting(value, old, told, policy))
+                # Only now: asking the system may have waited for its pace.
+                passed_s = self._now() - max(in_sync)
                 summary = await self._tails.wait_over(
                     value.service, old, passed_s, told.ttl_s, policy
                 )
-                counted = (await asked())[0].requests_per_min
+                counted = (await asked()).requests_per_min
                 few = counted is None or counted < 60 * policy.below.per_second
                 if not summary.over or few or late():
                     break
                 mover.doing = f"waits, as the system itself counts {counted:g} a minute by {old}"
                 await asyncio.sleep(LOOK_AGAIN_S)
         except (NotDone, ReplyLost) as error:
+            reason = f"whether clients still come by it cannot be asked: {error}"
+            passed_s = self._now() - max(in_sync)
+            await self._layers.tell(_not_over(value, old, passed_s, None, reason))
             return switchover.GaveUp(
                 self._now(),
-                f"{old} must not be removed yet: whether clients still come by it cannot be asked:"
-                f" {error}; weights are as they should be; turnout tail --wait says when it may go",
+                f"{old} must not be removed yet: {reason}; weights are as they should be; "
+                f"turnout tail --wait says when it may go",
             )
         finally:
             mover.doing = ""
@@ -136,10 +147,21 @@ class Beyond:
         document = {**asdict(summary), "over": over, "reason": reason, "ttl_seconds": told.ttl_s}
         await self._store(Database.keep_outer_tail, value.id, document)
         if over:
+            await self._layers.tell(
+                events.TailOver(
+                    service=value.service,
+                    switchover=value.id,
+                    upstream=old,
+                    seconds=round(summary.seconds, 3),
+                    requests=summary.requests,
+                    reason=reason,
+                )
+            )
             return None
+        await self._layers.tell(_not_over(value, old, summary.seconds, summary.requests, reason))
         return switchover.GaveUp(
             self._now(),
-            f"{old} must not be removed yet: after {policy.timeout_s:g} s (tail.timeout) {reason};"
+            f"{old} must not be removed yet: after {policy.timeout_s:g} s (tail.timeout): {reason};"
             f" weights are as they should be; turnout tail --wait says when it may go",
         )
 
@@ -165,3 +187,28 @@ class Beyond:
         tail = await self._store(Database.outer_tail, value.id)
         found = shown(value, first, moves)
         return None if found is None else {**found, "tail": tail}
+
+
+def _waiting(value: Switchover, old: str, told: Tail, policy: TailPolicy) -> events.TailWaiting:
+    return events.TailWaiting(
+        service=value.service,
+        switchover=value.id,
+        upstream=old,
+        ttl_seconds=told.ttl_s,
+        below=str(policy.below),
+        for_seconds=policy.for_s,
+    )
+
+
+def _not_over(
+    value: Switchover, old: str, seconds: float, requests: int | None, reason: str
+) -> events.TailNotOver:
+    return events.TailNotOver(
+        service=value.service,
+        switchover=value.id,
+        upstream=old,
+        seconds=round(seconds, 3),
+        requests=requests,
+        reason=reason,
+        next=f"turnout tail {value.service} --wait says when {old} may go",
+    )

@@ -149,6 +149,40 @@ class OuterGivenUp(SwitchoverEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TailWaiting(SwitchoverEvent):
+    """A change beyond the proxy is in sync; who still comes by the old address is waited for."""
+
+    NAME = "tail.waiting"
+    upstream: str
+    ttl_seconds: float
+    below: str
+    for_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailOver(SwitchoverEvent):
+    """The old side may go. `requests` is None where nothing is counted."""
+
+    NAME = "tail.over"
+    upstream: str
+    seconds: float
+    requests: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailNotOver(SwitchoverEvent):
+    """It was not over in time: the old side must not go yet."""
+
+    NAME = "tail.not_over"
+    upstream: str
+    seconds: float
+    requests: int | None
+    reason: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateChecked(SwitchoverEvent):
     """A gate's verdict, when it is another one than before."""
 

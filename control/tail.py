@@ -128,10 +128,8 @@ def _not_few(quiet: Quiet, few_s: float, wanted_s: float) -> str:
         return f"watched for {words(few_s)} only; {needed}"
     found = quiet.in_last_span()
     plural = "" if found == 1 else "s"
-    return (
-        f"{found} request{plural} in the last {_SPANS[below.per_s]}; {needed}, and there have "
-        f"been so few for {words(few_s)}"
-    )
+    so_far = "" if found >= below.count else f", and there have been so few for {words(few_s)}"
+    return f"{found} request{plural} in the last {_SPANS[below.per_s]}; {needed}{so_far}"
 
 
 _SPANS: Final[Mapping[float, str]] = {1.0: "second", 60.0: "minute", 3600.0: "hour"}

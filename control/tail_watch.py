@@ -9,8 +9,9 @@ later that a tail is said to be over.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from turnout.config.model import Configuration, Service, TailPolicy
@@ -27,7 +28,6 @@ from turnout.control.tail import (
     verdict,
     width_for,
     without_counting,
-    words,
 )
 from turnout.proxy.commands import Entered
 from turnout.proxy.scoreboard import S_ENTERED
@@ -39,6 +39,9 @@ LOOKS_A_SPAN: Final = 20
 LENGTH_MIN_S: Final = 3600.0
 """Of a curve, at least; `tail.timeout` where that is longer."""
 LENGTH_WITHOUT_TIMEOUT_S: Final = 24 * 3600.0
+KEPT_S: Final = 10.0
+"""So long it is kept what each look saw and workers told, for who says later since when it is to
+count."""
 SHOWN_NETWORKS: Final = 20
 SUMMED_NETWORKS: Final = 5
 
@@ -57,24 +60,74 @@ class _Old:
     """What its listeners had counted then; None: none is named."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A worker's message of the networks that requests came from after `since`."""
+
+    since: float
+    at: float
+    networks: Mapping[str, int]
+
+
 class _Side:
-    """One upstream's address."""
+    """One upstream's address.
 
-    __slots__ = ("began_at", "curve", "first", "networks", "quiet", "total")
+    What its networks say is of the same requests as the count, and never of more: a message
+    counts whole if all of it came after the counter had been read for the first time, and not at
+    all otherwise; and only once the counter has been read after the message.
+    """
 
-    def __init__(self, policy: TailPolicy, at: float, count: int) -> None:
+    __slots__ = (
+        "_heard", "_networks_max", "_new", "_since", "began_at", "curve", "first", "networks", "quiet",
+        "first_read_at", "looks", "read_at", "total",
+    )  # fmt: skip
+
+    def __init__(self, policy: TailPolicy, at: float, count: int, read_at: float) -> None:
+        """The counter had `count` when it was read, which was by `read_at`."""
         self.quiet = Quiet(policy.below, at, count)
         self.curve = Curve(width_for(_length_s(policy)))
+        self._networks_max = policy.networks
         self.networks = Networks(policy.networks)
+        self._since = read_at
+        self._heard: deque[_Heard] = deque()
+        self._new: list[_Heard] = []
+        """What was heard since the last look."""
         self.first = count
         self.total = count
         self.began_at = at
+        self.first_read_at = self.read_at = read_at
+        self.looks: deque[tuple[float, int]] = deque([(read_at, count)])
+        """When the counter was read, and what it had, of the last seconds (`KEPT_S`)."""
 
-    def look(self, at: float, count: int) -> None:
+    def look(self, at: float, count: int, read_at: float) -> None:
         came = self.quiet.look(at, count)
         self.total = count
+        self.read_at = read_at
+        self.looks.append((read_at, count))
+        while self.looks[0][0] < read_at - KEPT_S:
+            self.looks.popleft()
         if came:
             self.curve.add(at, came)
+        new, self._new = self._new, []
+        for message in new:
+            self._heard.append(message)
+            self._count(message)
+        while self._heard and self._heard[0].at < at - KEPT_S:
+            self._heard.popleft()
+
+    def hear(self, message: Entered, at: float) -> None:
+        self._new.append(_Heard(message.since, at, message.networks))
+
+    def count_networks_since(self, since: float) -> None:
+        """Begin them anew, with what came after this time and is still known."""
+        self.networks = Networks(self._networks_max)
+        self._since = since
+        for message in self._heard:
+            self._count(message)
+
+    def _count(self, message: _Heard) -> None:
+        if message.since >= self._since:
+            self.networks.add(message.networks, message.at)
 
 
 def _length_s(policy: TailPolicy) -> float:
@@ -151,18 +204,24 @@ class TailWatch:
             policy, slot, boards.identity, service.names,
         ):  # fmt: skip
             old = found.old if found is not None and found.names == service.names else None
+            if old is not None and found is not None and found.identity != boards.identity:
+                old = replace(old, base=None)  # these counters began anew
             found = _Watched(service, policy, slot, boards.identity, now)
             found.old = old
         counters = boards.service_counters(slot)
+        read_at = self._uptime()
         for index, name in enumerate(service.names):
             if not policy.listeners.get(name):
                 continue
             count = counters[S_ENTERED + index]
             side = found.sides.get(index)
             if side is None:
-                found.sides[index] = _Side(policy, now, count)
+                found.sides[index] = _Side(policy, now, count, read_at)
             else:
-                side.look(now, count)
+                side.look(now, count, read_at)
+        old = found.old
+        if old is not None and old.base is None and (side := found.sides.get(old.index)):
+            found.old = replace(old, base=side.first)
         self._follow_weights(found, now)
         return found
 
@@ -176,18 +235,15 @@ class TailWatch:
             side = watched.sides.get(index)
             base = None if side is None else side.total
             watched.old = _Old(index, now, 0.0, told=False, base=base)
-            self._begin_networks(watched, index)
-
-    def _begin_networks(self, watched: _Watched, index: int) -> None:
-        if (side := watched.sides.get(index)) is not None:
-            side.networks = Networks(watched.policy.networks)
+            if side is not None:
+                side.count_networks_since(side.read_at)
 
     def heard(self, message: Entered) -> None:
         """A worker has told from where requests came."""
         for watched in self._watched.values():
             side = watched.sides.get(message.upstream)
             if watched.slot == message.slot and side is not None:
-                side.networks.add(message.networks, self._uptime())
+                side.hear(message, self._uptime())
 
     # ------------------------------------------------------------ waiting
 
@@ -210,10 +266,9 @@ class TailWatch:
             ):
                 base = old.base  # the same change, asked for again
             if base is None and side is not None:
-                base = _counted_at(side, in_sync_at)
+                base, since = _counted_at(side, in_sync_at)
+                side.count_networks_since(since)
             watched.old = _Old(index, in_sync_at, ttl_s, told=True, base=base)
-            if passed_s < LOOK_MAX_S:
-                self._begin_networks(watched, index)
         while True:
             looked = self._looked
             side = self._side(service, upstream)
@@ -224,12 +279,20 @@ class TailWatch:
                 found = verdict(side.quiet, side.quiet.looked_at - in_sync_at, ttl_s, policy)
             late = bool(policy.timeout_s) and passed_s >= policy.timeout_s
             if found.over or late:
-                return _summary(upstream, side, found, base, passed_s)
+                return _summary(upstream, side, found, self._base(service, upstream), passed_s)
             if side is None:
                 # Nobody may look any more: the service may have left the configuration.
                 await asyncio.sleep(min(max(ttl_s - passed_s, LOOK_MIN_S), LOOK_MAX_S))
             else:
                 await looked.wait()
+
+    def _base(self, service: str, upstream: str) -> int | None:
+        """What the side's counter had when its change was in sync, as far as it is known."""
+        watched = self._watched.get(service)
+        old = None if watched is None else watched.old
+        if watched is None or old is None or watched.names[old.index] != upstream:
+            return None
+        return old.base
 
     def _side(self, service: str, upstream: str) -> _Side | None:
         watched = self._watched.get(service)
@@ -359,25 +422,29 @@ _BOTH: Final = "both upstreams have weight: neither is the old side"
 def _summary(
     upstream: str, side: _Side | None, found: TailVerdict, base: int | None, passed_s: float
 ) -> TailSummary:
-    reason = found.reason if found.over else f"after {words(passed_s)}: {found.reason}"
     if side is None:
-        return TailSummary(upstream, found.over, reason, passed_s, None, ())
+        return TailSummary(upstream, found.over, found.reason, passed_s, None, ())
     top = side.networks.top(SUMMED_NETWORKS)
     return TailSummary(
         upstream=upstream,
         over=found.over,
-        reason=reason,
+        reason=found.reason,
         seconds=passed_s,
         requests=side.total - (side.first if base is None else base),
         networks=tuple((one.network, one.requests) for one in top),
     )
 
 
-def _counted_at(side: _Side, at: float) -> int:
-    """What the counter had at this time: exact to one look for now, to a point of the curve for
-    what is longer ago; what it had at the first look for what was before that."""
+def _counted_at(side: _Side, at: float) -> tuple[int, float]:
+    """What the counter had at this time, and from when on whatever came is not in that: exact to
+    one look for what is not long ago, to a point of the curve for what is; what it had at the
+    first look for what was before that."""
     if at <= side.began_at:
-        return side.first
-    if at >= side.quiet.looked_at - LOOK_MAX_S:
-        return side.total
-    return max(side.total - side.curve.since(at - side.curve.width_s), side.first)
+        return side.first, side.first_read_at
+    if at >= side.looks[0][0]:
+        return next(
+            ((count, read_at) for read_at, count in side.looks if read_at >= at),
+            (side.total, side.read_at),
+        )
+    count = max(side.total - side.curve.since(at - side.curve.width_s), side.first)
+    return count, max(at, side.first_read_at)

@@ -8,6 +8,7 @@ no request of it pays for this (decision 35).
 
 import asyncio
 import ipaddress
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from turnout.config.table import TableService
@@ -27,9 +28,9 @@ _ENDED: Final = State.ENDED
 class Entry:
     """One upstream's address as the way in to one service: of one worker."""
 
-    __slots__ = ("networks", "networks_max", "slot", "upstream", "word")
+    __slots__ = ("networks", "networks_max", "since", "slot", "upstream", "word")
 
-    def __init__(self, slot: int, upstream: int, word: int) -> None:
+    def __init__(self, slot: int, upstream: int, word: int, since: float) -> None:
         self.slot = slot
         self.upstream = upstream
         self.word = word
@@ -38,6 +39,8 @@ class Entry:
         """Network -> requests that control has not been told of."""
         self.networks_max = 0
         """So many are told apart; what comes from others is theirs together (`OTHER`)."""
+        self.since = since
+        """What control has not been told of came after this time of the monotonic clock."""
 
     def note(self, network: str) -> None:
         """A request came from there."""
@@ -46,9 +49,10 @@ class Entry:
             network = OTHER
         networks[network] = networks.get(network, 0) + 1
 
-    def take(self) -> dict[str, int]:
+    def take(self, now: float) -> dict[str, int]:
         """What control is to be told; begins anew."""
         networks, self.networks = self.networks, {}
+        self.since = now
         return networks
 
 
@@ -70,15 +74,22 @@ class Arrivals:
                 key = service.slot, upstream
                 entry = self._entries.get(key)
                 if entry is None:
-                    entry = Entry(service.slot, upstream, base + S_ENTERED + upstream)
+                    entry = Entry(service.slot, upstream, base + S_ENTERED + upstream, monotonic())
                     self._entries[key] = entry
                 entry.networks_max = service.entry_networks
                 found[bind] = entry
         return found
 
-    def untold(self) -> list[Entry]:
-        """Those with something to tell control."""
-        return [entry for entry in self._entries.values() if entry.networks]
+    def untold(self, now: float) -> list[Entry]:
+        """Those with something to tell control; of all others it is known that nothing has come
+        until now."""
+        found = []
+        for entry in self._entries.values():
+            if entry.networks:
+                found.append(entry)
+            else:
+                entry.since = now
+        return found
 
 
 class Counted:

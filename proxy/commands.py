@@ -175,6 +175,8 @@ class Entered:
     upstream: int
     networks: dict[str, int]
     """`192.0.2.0/24`, `2001:db8:1::/48`, `unix`; those beyond a bound are `other`."""
+    since: float = 0.0
+    """All of them came after this time of the machine's monotonic clock; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -667,8 +667,10 @@ class Worker:
                     self.channel.send(passive)
         self.serving.forget_gone()
         if self.channel.takes_logs:
-            for entry in self.arrivals.untold():
-                self.channel.send(Entered(entry.slot, entry.upstream, entry.take()))
+            now = monotonic()
+            for entry in self.arrivals.untold(now):
+                since = entry.since
+                self.channel.send(Entered(entry.slot, entry.upstream, entry.take(now), since))
 
     def _use_log(self, table: RoutingTable) -> None:
         if table.access_log != "off":

@@ -10,12 +10,14 @@ from typing import Final
 
 from turnout.config.model import Configuration, Gate, Service
 from turnout.control import loops
+from turnout.control.events import Event
 from turnout.control.journal import Journal
 from turnout.control.outer import loading
 from turnout.control.outer.loading import Pace
 from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import Context, OuterError
 from turnout.control.outer.seams import Gate as GateSeam
+from turnout.control.rows import Note
 from turnout.control.store import Store
 
 CLOSE_LIMIT_S: Final = 2.0
@@ -86,6 +88,10 @@ class OuterLayers:
         made = await asyncio.to_thread(loading.make_gate, gate.settings, context)  # type: ignore[arg-type]
         self._gates[service, gate.name] = (gate, made)
         return made
+
+    async def tell(self, event: Event) -> None:
+        """Store and tell what happened beyond the proxy. Raises StoreUnusable."""
+        await self._journal.note(Note(events=(event,)))
 
     async def close(self) -> None:
         for mover in self._movers.values():

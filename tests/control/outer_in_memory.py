@@ -5,6 +5,7 @@ decisions, where every moment counts.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,8 @@ class MemoryRouter:
     coming: int | None = None
     counted: list[float] = field(default_factory=list)
     """Requests a minute that the system itself counts on the old side, at each look."""
+    pace_s: float = 0.0
+    """So long it takes to ask for that."""
 
     tail_errors: list[Exception] = field(default_factory=list)
     """Raised when it is asked for its tail."""
@@ -115,6 +118,7 @@ class MemoryRouter:
         return Progress(self.verdict, self.detail)
 
     async def tail(self, old_upstream: int) -> Tail:
+        await asyncio.sleep(self.pace_s)
         if self.tail_errors:
             raise self.tail_errors.pop(0)
         return Tail(60.0, self.counted.pop(0) if self.counted else None)
@@ -131,12 +135,15 @@ class MemoryTails:
     in_time: bool = True
     asked: list[tuple[str, str, float]] = field(default_factory=list)
     """(service, upstream, TTL)."""
+    in_sync_at: list[float] = field(default_factory=list)
+    """Since when the change has been in sync, by what was said; seconds since 1970."""
 
     async def wait_over(
         self, service: str, upstream: str, passed_s: float, ttl_s: float, policy: TailPolicy
     ) -> TailSummary:
         assert passed_s >= 0
         self.asked.append((service, upstream, ttl_s))
+        self.in_sync_at.append(time.time() - passed_s)
         await self.over.wait()
         reason = "no request for 5m" if self.in_time else "3 requests in the last minute"
         return TailSummary(upstream, self.in_time, reason, 301.5, 17, (("10.0.0.0/24", 17),))

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.control.test_executor import CI, Bench, configured, opened
 from turnout.config.model import OuterOrder, Rate, TailPolicy
 from turnout.control import beyond as beyond_module
 from turnout.control import carrier as carrier_module
+from turnout.control import events
 from turnout.control.outer import mover as mover_module
 from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import (
@@ -643,6 +645,38 @@ async def test_it_is_completed_when_its_tail_is_over_and_the_receipt_says_so(
             17,
             [["10.0.0.0/24", 17]],
         )
+        names = made.bench.names
+        order = ["outer.in_sync", "tail.waiting", "tail.over", "switchover.completed"]
+        assert sorted(order, key=names.index) == order
+        waiting, over = (event for event in made.bench.told if event.NAME.startswith("tail."))
+        assert waiting == events.TailWaiting(
+            service="shop",
+            switchover=ended.id,
+            upstream="blue",
+            ttl_seconds=60.0,
+            below="1/min",
+            for_seconds=300.0,
+        )
+        assert over == events.TailOver(
+            service="shop",
+            switchover=ended.id,
+            upstream="blue",
+            seconds=301.5,
+            requests=17,
+            reason="no request for 5m",
+        )
+
+
+async def test_a_tail_counts_from_when_the_change_was_in_sync_however_long_asking_takes(
+    tmp_path: Path,
+) -> None:
+    tails, router = MemoryTails(), MemoryRouter(pace_s=0.3)
+    tails.over.set()
+    async with beyond(tmp_path, router, tails=tails, tail=TAIL) as made:
+        ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
+        (move,) = (await made.receipt(ended.id))["moves"]
+        in_sync_at = datetime.fromisoformat(move["in_sync_at"]).timestamp()
+        assert tails.in_sync_at == [pytest.approx(in_sync_at, abs=0.1)]
 
 
 async def test_a_tail_that_is_not_over_in_time_fails_it_with_the_weights_where_they_are(
@@ -654,7 +688,17 @@ async def test_a_tail_that_is_not_over_in_time_fails_it_with_the_weights_where_t
         ended = await made.bench.ended(await made.bench.executor.start("shop", "green", CI))
         assert ended.state is State.FAILED
         assert "blue must not be removed yet" in ended.outcome
-        assert "3 requests in the last minute" in ended.outcome
+        assert "after 3600 s (tail.timeout): 3 requests in the last minute;" in ended.outcome
+        told = made.bench.told[made.bench.names.index("tail.not_over")]
+        assert told == events.TailNotOver(
+            service="shop",
+            switchover=ended.id,
+            upstream="blue",
+            seconds=301.5,
+            requests=17,
+            reason="3 requests in the last minute",
+            next="turnout tail shop --wait says when blue may go",
+        )
         assert (made.router.weight, made.bench.weights) == (10_000, [10_000])
 
 

@@ -61,8 +61,8 @@ async def test_the_api_shows_a_tail_with_its_reason_its_curve_and_its_networks(
     tmp_path: Path,
 ) -> None:
     async with looked_at(tmp_path) as api:
+        api.context.tails.heard(Entered(SHOP, 0, {"192.0.2.0/24": 7}, time.monotonic()))
         came(api, 7)
-        api.context.tails.heard(Entered(SHOP, 0, {"192.0.2.0/24": 7}))
         status, document, _ = await api.call("GET", PATH)
         assert status == 200
         api_models.Tail.model_validate(document)

@@ -244,7 +244,10 @@ async def test_a_tail_without_end_fails_the_switchover_with_the_weights_where_th
         assert found["weights"] == {"blue": 0, "green": 100}
         tail = found["receipt"]["outer"]["tail"]
         assert tail["over"] is False
-        assert tail["networks"] == [["127.0.0.0/24", tail["requests"]]] or tail["requests"] > 5
+        # Those of its first second and of its last one may be missing.
+        assert tail["requests"] > 0
+        assert sum(count for _, count in tail["networks"]) <= tail["requests"]
+        assert "(tail.timeout): " in found["outcome"]
         assert waits.returncode == 1, said
         assert b"blue must not go yet, though 2 s (tail.timeout) have passed" in output
 

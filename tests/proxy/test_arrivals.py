@@ -33,8 +33,11 @@ def service(*entries: tuple[str, ...], networks: int = 2) -> TableService:
     )
 
 
+NOW = 1e9
+
+
 def told(arrivals: Arrivals) -> Mapping[int, Mapping[str, int]]:
-    return {entry.upstream: entry.take() for entry in arrivals.untold()}
+    return {entry.upstream: entry.take(NOW) for entry in arrivals.untold(NOW)}
 
 
 def test_networks_beyond_the_limit_are_told_together_and_each_message_begins_anew() -> None:
@@ -62,3 +65,17 @@ def test_what_is_not_told_yet_outlives_a_table() -> None:
     assert found["b"].networks_max == 5
     assert told(arrivals) == {0: {"one": 1, "two": 1}}
     assert arrivals.of_service(service((), ()), base=1000) == {}
+
+
+def test_what_is_told_came_after_the_last_time_when_there_was_nothing() -> None:
+    arrivals = Arrivals()
+    entry = arrivals.of_service(service(("a",), ()), base=1000)["a"]
+    assert arrivals.untold(NOW) == []
+    entry.note("one")
+    assert [found.since for found in arrivals.untold(NOW + 1)] == [NOW]
+    # Nobody was there to be told: it still began then.
+    entry.note("two")
+    assert [found.since for found in arrivals.untold(NOW + 2)] == [NOW]
+    assert entry.take(NOW + 2) == {"one": 1, "two": 1}
+    entry.note("three")
+    assert [found.since for found in arrivals.untold(NOW + 3)] == [NOW + 2]
