@@ -42,6 +42,7 @@ from turnout.control.file_warnings import warnings
 from turnout.control.journal import Journal
 from turnout.control.logs import EventLog, LogWriter
 from turnout.control.loops import keep_running
+from turnout.control.outer.loading import missing_extras
 from turnout.control.prober import Prober
 from turnout.control.publisher import Publisher, Reloaded, read_table
 from turnout.control.refused_calls import RefusedCalls
@@ -513,9 +514,11 @@ class Control:
         return result
 
     def _warn(self) -> None:
-        """Say what of the API's files should be another way."""
+        """Say what of the API's files should be another way, and what is not installed."""
         for warning in warnings(self.configuration.control, time.time()):
             self.problem(warning, "turnout check")
+        for what, remedy in missing_extras(self.configuration):
+            self.problem(what, remedy)
 
     # ------------------------------------------------------------ in the background
 

@@ -85,6 +85,7 @@ class ElasticBeanstalk(OuterSection):
     switches whole: no split."""
 
     module: ClassVar[str] = "elastic_beanstalk"
+    library: ClassVar[str] = "boto3"
     paced: ClassVar[tuple[float, int]] = (1.0, 5)
 
     kind: Literal["elastic_beanstalk"] = needed(KIND)
@@ -113,6 +114,7 @@ class LoadBalancer(OuterSection):
     """Weighted target groups of an Application Load Balancer (`turnout[aws]`)."""
 
     module: ClassVar[str] = "alb"
+    library: ClassVar[str] = "boto3"
 
     kind: Literal["alb"] = needed(KIND)
     rule_arn: Annotated[
@@ -178,6 +180,7 @@ class BeanstalkInstances(DiscoverSection):
     """The instances of an Elastic Beanstalk environment (`turnout[aws]`)."""
 
     module: ClassVar[str] = "elastic_beanstalk"
+    library: ClassVar[str] = "boto3"
 
     kind: Literal["elastic_beanstalk"] = needed(KIND)
     region: Annotated[str | None, REGION_NAME] = knob(None, f"Where the environment is. {REGION}")
@@ -196,6 +199,7 @@ class _CloudWatchSection(GateSection):
     limits, fails when the newest is not, and is inconclusive else."""
 
     module: ClassVar[str] = "cloudwatch"
+    library: ClassVar[str] = "boto3"
     paced: ClassVar[tuple[float, int]] = (5.0, 20)
 
     period: Annotated[float, Period("1s", "1d")] = knob("1m", "How long each value is of.")
@@ -253,6 +257,7 @@ class CloudWatchAlarm(GateSection):
     ones. All `OK` passes, one in `ALARM` fails, `INSUFFICIENT_DATA` is inconclusive."""
 
     module: ClassVar[str] = "cloudwatch"
+    library: ClassVar[str] = "boto3"
     paced: ClassVar[tuple[float, int]] = (5.0, 20)
 
     kind: Literal["cloudwatch_alarm"] = needed(KIND)

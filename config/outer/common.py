@@ -70,6 +70,8 @@ class OuterSection(Section):
     """A system in front of Turnout that a switchover moves too."""
 
     module: ClassVar[str]
+    library: ClassVar[str] = ""
+    """What `module` imports and Turnout need not have been installed with, as Python names it."""
     paced: ClassVar[tuple[float, int]] = (5.0, 10)
     """Calls a second, and how many at once, of this kind over all services."""
 
@@ -121,6 +123,8 @@ class DiscoverSection(Section):
     """Where an upstream's servers are known, instead of `servers`."""
 
     module: ClassVar[str]
+    library: ClassVar[str] = ""
+    """What `module` imports and Turnout need not have been installed with, as Python names it."""
     paced: ClassVar[tuple[float, int]] = (5.0, 10)
 
     call_timeout: Annotated[float, Duration("100ms", "5m")] = knob(
@@ -143,6 +147,8 @@ class GateSection(Section):
     """A condition that must hold before a step of a switchover takes weight to its target."""
 
     module: ClassVar[str]
+    library: ClassVar[str] = ""
+    """What `module` imports and Turnout need not have been installed with, as Python names it."""
     paced: ClassVar[tuple[float, int]] = (5.0, 10)
 
     interval: Annotated[float, Duration("100ms", "1h")] = knob(

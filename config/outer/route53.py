@@ -109,7 +109,9 @@ class Route53(OuterSection):
     each type (`set_identifiers`), or one record whose target is switched whole (`targets`)."""
 
     module: ClassVar[str] = "route53"
-    paced: ClassVar[tuple[float, int]] = (1.0, 5)
+    library: ClassVar[str] = "boto3"
+    # AWS: 10 requests a second and 50 at once, for each account and action. Others call too.
+    paced: ClassVar[tuple[float, int]] = (2.0, 20)
 
     kind: Literal["route53"] = needed(KIND)
     zone_id: Annotated[str, ZoneId()] = needed("The hosted zone that has the records.")

@@ -78,7 +78,10 @@ def deploy(
         if idle["VersionLabel"] == version:
             _say(idle, as_json, f"{idle['EnvironmentName']} has {version} already.")
             return
-        call = {"EnvironmentId": str(idle["EnvironmentId"]), "VersionLabel": version}
+        call: dict[str, Any] = {
+            "EnvironmentId": str(idle["EnvironmentId"]),
+            "VersionLabel": version,
+        }
         if dry_run:
             _show("UpdateEnvironment", call)
             return
@@ -142,7 +145,11 @@ def create(
         of = application or str((other or {}).get("ApplicationName") or "")
         if not of:
             fail("neither environment is there: --application must be given.", EXIT_USAGE)
-        call = {"ApplicationName": of, "EnvironmentName": name, "VersionLabel": version}
+        call: dict[str, Any] = {
+            "ApplicationName": of,
+            "EnvironmentName": name,
+            "VersionLabel": version,
+        }
         call |= {"TemplateName": template} if template else {"SolutionStackName": stack}
         call |= {"CNAMEPrefix": cname} if cname else {}
         if dry_run:
@@ -220,9 +227,10 @@ async def _described(
     found: list[EnvironmentNow | None] = []
     for name in names:
         environment = settings.environments[name]
+        which: dict[str, Any] = {**named(environment)}
         described = await client.every(
             "describe_environments", "Environments", sends="NextToken", gets="NextToken",
-            IncludeDeleted=False, **named(environment),
+            IncludeDeleted=False, **which,
         )  # fmt: skip
         found.append(next((one for one in described if is_environment(one, environment)), None))
     return found

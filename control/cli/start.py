@@ -106,13 +106,17 @@ def check(
     from turnout.config.origin import find_file
     from turnout.control import file_warnings
     from turnout.control.cli_output import out, print_json
+    from turnout.control.outer.loading import missing_extras
 
     file = find_file(config, os.environ)
     if file is None:
         fail("there is no ./turnout.yaml. Name a file with -c.", EXIT_USAGE)
     read = read_configuration(file)
     names = [service.name for service in read.services]
-    warnings = list(file_warnings.warnings(read.control, time.time()))
+    warnings = [
+        *file_warnings.warnings(read.control, time.time()),
+        *(f"{what}: {remedy}" for what, remedy in missing_extras(read)),
+    ]
     beyond = _ask_beyond(read) if outer else None
     if as_json:
         document = {"file": str(file), "valid": True, "services": names, "warnings": warnings}

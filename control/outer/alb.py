@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from turnout.config.outer.aws import LoadBalancer
 from turnout.config.weights import WHOLE, percent
-from turnout.control.outer.aws import AwsClient
+from turnout.control.outer.aws import AwsClient, Turns
 from turnout.control.outer.seams import (
     Capabilities,
     Change,
@@ -307,7 +307,7 @@ class Alb:
         return nearest_share(second_weight, PARTS)
 
     async def read(self) -> Reading:
-        return reading_of(await self._described(), self._place, self._groups, self._names)
+        return await self._read(None)
 
     def preview(self, wanted: Wanted, reading: Reading) -> Mapping[str, Any]:
         actions = as_written(wanted_actions(wanted, reading, self._groups))
@@ -319,7 +319,8 @@ class Alb:
 
     async def set_weights(self, wanted: Wanted, if_read: Reading) -> Change:
         actions = as_written(wanted_actions(wanted, if_read, self._groups))
-        now = await self.read()
+        turns = await self._client.turns(reads=1)
+        now = await self._read(turns)
         if now.version != if_read.version:
             before, after = (compared(one, self._groups, self._names) for one in (if_read, now))
             what = "; ".join(differences(before, after)) or "it is another one now"
@@ -327,6 +328,7 @@ class Alb:
         answer = await self._client.call(
             "modify_rule" if self._place.of_rule else "modify_listener",
             writes=True,
+            turns=turns,
             **{self._place.arn_key: self._place.arn, self._place.actions_key: actions},
         )
         meta = answer.get("ResponseMetadata") or {}
@@ -357,14 +359,20 @@ class Alb:
         document = {"second_weight": second_weight, "before": before, "at": time.time()}
         return Change(id_, document)
 
-    async def _described(self) -> Mapping[str, Any] | None:
+    async def _read(self, turns: Turns | None) -> Reading:
+        there = await self._described(turns)
+        return reading_of(there, self._place, self._groups, self._names)
+
+    async def _described(self, turns: Turns | None) -> Mapping[str, Any] | None:
         try:
             if self._place.of_rule:
-                answer = await self._client.call("describe_rules", RuleArns=[self._place.arn])
+                answer = await self._client.call(
+                    "describe_rules", turns=turns, RuleArns=[self._place.arn]
+                )
                 found = answer.get("Rules") or []
             else:
                 answer = await self._client.call(
-                    "describe_listeners", ListenerArns=[self._place.arn]
+                    "describe_listeners", turns=turns, ListenerArns=[self._place.arn]
                 )
                 found = answer.get("Listeners") or []
         except Gone:

@@ -14,7 +14,7 @@ import functools
 import importlib.util
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -107,6 +107,33 @@ _UNANSWERED: Final = frozenset(
         "ResponseParserError",
     }
 )
+# What to do about it, by the error's name; the first kind of it that is here.
+_REMEDIES: Final = {
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
+    "give the machine a role",
+    "PartialCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY both, or "
+    "AWS_PROFILE",
+    "SSOError": "sign in anew: aws sso login",
+    "LoginError": "sign in anew: aws login",
+    "TokenRetrievalError": "sign in anew: aws sso login",
+    "CredentialRetrievalError": "see to what AWS_PROFILE, or the machine's role, takes them from",
+    "MetadataRetrievalError": "see to the machine's role, or set AWS_PROFILE",
+    "NoRegionError": "set AWS_DEFAULT_REGION, or `region` where the section has one",
+    "InvalidRegionError": "correct AWS_DEFAULT_REGION, or `region`",
+    "ProfileNotFound": "correct AWS_PROFILE, or write that profile into ~/.aws/config",
+    "ConfigNotFound": "correct AWS_CONFIG_FILE",
+    "ConfigParseError": "correct that file, or AWS_CONFIG_FILE",
+    "ProxyConnectionError": "correct HTTPS_PROXY and NO_PROXY",
+    "SSLError": "let AWS_CA_BUNDLE name the authorities to trust, or correct AWS_ENDPOINT_URL…",
+    "EndpointConnectionError": "see whether this machine reaches it, and correct `region` or "
+    "AWS_ENDPOINT_URL…",
+    "ConnectTimeoutError": "see whether this machine reaches it, and correct `region` or "
+    "AWS_ENDPOINT_URL…",
+    "ParamValidationError": "correct the setting that it names",
+    "ImportError": "install it anew: pip install 'turnout[aws]'",
+}
+_WRONG_ENDPOINT: Final = "Invalid endpoint"
+_WRONG_HEADER: Final = "Invalid header value"
 _SHOWN_MAX: Final = 300
 _PAGES_MAX: Final = 200
 _START_S: Final = 10.0
@@ -119,6 +146,32 @@ Meanings = Mapping[str, type[OuterError]]
 
 class _Late(Exception):
     """Its time was over before it was sent."""
+
+
+class _Failed(Exception):
+    """A call that boto3 did not carry through."""
+
+    def __init__(self, error: Exception, sent: bool) -> None:
+        self.error = error
+        self.sent = sent
+        super().__init__(error)
+
+
+class Turns:
+    """Turns that were waited for ahead of some calls: those follow one another at once.
+
+    One is kept for the call that writes, however many calls the reading before it takes.
+    """
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def take(self, *, writes: bool) -> bool:
+        """Whether there is one for this call."""
+        if self._left <= (0 if writes else 1):
+            return False
+        self._left -= 1
+        return True
 
 
 class AwsClient:
@@ -152,15 +205,29 @@ class AwsClient:
         self._closed = False
         self._making = asyncio.Lock()
         self._client: Any = None
-        self._send_by = threading.local()
+        self._this_call = threading.local()
 
-    async def call(self, method: str, *, writes: bool = False, **parameters: Any) -> dict[str, Any]:
+    async def turns(self, reads: int) -> Turns:
+        """Wait for the turns of so many calls that read and one that writes.
+
+        To be given to these calls. What is changed outside while a turn is waited for is then
+        seen by the reading: between it and the writing nothing waits.
+        """
+        for _ in range(reads + 1):
+            await self._context.turn()
+        return Turns(reads + 1)
+
+    async def call(
+        self, method: str, *, writes: bool = False, turns: Turns | None = None, **parameters: Any
+    ) -> dict[str, Any]:
         """Make the call `method`, as boto3 names it, once, and return its answer.
 
-        `writes`: it may change something. Raises as `failure_of` says.
+        `writes`: it may change something. `turns`: those that were waited for already. Raises as
+        `failure_of` says.
         """
         what = f"{self._who}: {_operation(method)}"
-        await self._context.turn()
+        if turns is None or not turns.take(writes=writes):
+            await self._context.turn()
         client = await self._ready(what)
         timeout_s = self._context.timeout_s
         # Connecting takes up to half of the time: what is not being sent by the other half
@@ -175,17 +242,23 @@ class AwsClient:
         except TimeoutError:
             text = f"{what}: no answer within {timeout_s:g} s"
             raise (ReplyLost if writes else NotDone)(text) from None
-        # Errors of botocore and of what it uses have no base class in common.
-        except Exception as error:
-            failure = failure_of(error, what, writes=writes, meanings=self._meanings)
-            if failure is None:
-                raise
+        except _Failed as failed:
+            failure = failure_of(
+                failed.error, what, writes=writes, meanings=self._meanings, sent=failed.sent
+            )
             if isinstance(failure, Denied):
                 self._forget()
-            raise failure from error
+            raise failure from (None if _is_secret(failed.error) else failed.error)
 
     async def every(
-        self, method: str, items: str, *, sends: str, gets: str, **parameters: Any
+        self,
+        method: str,
+        items: str,
+        *,
+        sends: str,
+        gets: str,
+        turns: Turns | None = None,
+        **parameters: Any,
     ) -> list[dict[str, Any]]:
         """The `items` of all pages of a reading call.
 
@@ -194,7 +267,7 @@ class AwsClient:
         """
         found: list[dict[str, Any]] = []
         for _ in range(_PAGES_MAX):
-            answer = await self.call(method, **parameters)
+            answer = await self.call(method, turns=turns, **parameters)
             found += answer.get(items) or []
             token = answer.get(gets)
             if not token:
@@ -213,13 +286,19 @@ class AwsClient:
     def _made(
         self, client: Any, method: str, send_by: float, parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
-        self._send_by.at = send_by
-        answer: dict[str, Any] = getattr(client, method)(**parameters)
+        this = self._this_call
+        this.send_by, this.sent = send_by, False
+        try:
+            answer: dict[str, Any] = getattr(client, method)(**parameters)
+        # Errors of botocore and of what it uses have no base class in common.
+        except Exception as error:
+            raise _Failed(error, this.sent) from error
         return answer
 
     def _not_late(self, **_: Any) -> None:
-        if time.monotonic() > self._send_by.at:
+        if time.monotonic() > self._this_call.send_by:
             raise _Late
+        self._this_call.sent = True
 
     def _connected(self) -> Any:
         # The import alone takes 0.2 s and 45 MiB: for who has configured it, and not in the loop.
@@ -288,11 +367,9 @@ class AwsClient:
                         self._client = await self._in_thread(self._connected)
                 except TimeoutError:
                     raise Denied(f"{what}: no credentials were found in time") from None
+                # Whatever it is: a profile, an endpoint or a file that boto3 cannot use.
                 except Exception as error:
-                    failure = failure_of(error, what, writes=False, meanings={})
-                    if failure is None:
-                        raise
-                    raise failure from error
+                    raise failure_of(error, what, writes=False, meanings={}, sent=False) from error
             return self._client
 
     def _forget(self) -> None:
@@ -308,14 +385,15 @@ def _descriptions(data_path: str | None) -> Any:
 
 
 def failure_of(
-    error: Exception, what: str, *, writes: bool, meanings: Meanings
-) -> OuterError | None:
-    """What an error of boto3 means; None: it is none of its.
+    error: Exception, what: str, *, writes: bool, meanings: Meanings, sent: bool = True
+) -> OuterError:
+    """What an error that boto3 raised means. `sent`: the call has begun to leave this machine.
 
     Throttled, Denied and what `meanings` says go by the error code, whatever the status. Else
     status 409 and 412 are Conflict, other 4xx Refused, 5xx and no answer ReplyLost, or NotDone
     of a call that only reads; what never left this machine is NotDone, or Denied for want of
-    credentials; what botocore itself does not take is Refused.
+    credentials; what botocore itself does not take is Refused, and so is anything else that was
+    raised before the call was sent. After that nobody knows.
     """
     if isinstance(error, _Late):
         return NotDone(f"{what}: it could not be sent in time")
@@ -323,7 +401,13 @@ def failure_of(
     response = getattr(error, "response", None)
     if "ClientError" in names and isinstance(response, Mapping):
         return _refusal(response, what, writes=writes, meanings=meanings)
-    text = f"{what}: {_cut(f'{type(error).__name__}: {error}')}"
+    if _is_secret(error):
+        # Raised before anything is written.
+        return Denied(
+            f"{what}: a credential has a line break, or what else no header may have. Write it "
+            f"anew: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, or the profile's"
+        )
+    text = f"{what}: {_cut(f'{type(error).__name__}: {error}').rstrip('.')}{_remedy(error, names)}"
     lost = ReplyLost(text) if writes else NotDone(text)
     for name in names:
         if name in _UNSENT:
@@ -332,7 +416,23 @@ def failure_of(
             return Denied(text)
         if name in _UNANSWERED:
             return lost
-    return Refused(text) if "BotoCoreError" in names else None
+    return Refused(text) if "BotoCoreError" in names or not sent else lost
+
+
+def _is_secret(error: Exception) -> bool:
+    """Whether its text has a credential: the value of a header that cannot be sent."""
+    return _WRONG_HEADER in str(error)
+
+
+def _remedy(error: Exception, names: Sequence[str]) -> str:
+    if _WRONG_ENDPOINT in str(error):
+        found: str | None = (
+            "write AWS_ENDPOINT_URL… (or `endpoint_url` in ~/.aws/config) as https://host:port, or "
+            "leave it out"
+        )
+    else:
+        found = next((_REMEDIES[name] for name in names if name in _REMEDIES), None)
+    return f". Remedy: {found}" if found else ""
 
 
 def _refusal(

@@ -17,7 +17,7 @@ from typing import Any
 
 from turnout.config.outer.aws import BeanstalkInstances, ElasticBeanstalk
 from turnout.config.weights import WHOLE
-from turnout.control.outer.aws import AwsClient
+from turnout.control.outer.aws import AwsClient, Turns
 from turnout.control.outer.beanstalk_environments import (
     EnvironmentNow,
     batches,
@@ -77,7 +77,8 @@ class Beanstalk:
 
     async def set_weights(self, wanted: Wanted, if_read: Reading) -> Change:
         after = names_wanted(wanted, if_read, self._settings.cname, self._names)
-        found = await self._found()
+        turns = await self._client.turns(reads=len(self._asked()))
+        found = await self._found(turns)
         now = reading_of(found, self._settings, self._names)
         if now.version != if_read.version:
             before = {"names": if_read.exact, **if_read.settings}
@@ -95,7 +96,7 @@ class Beanstalk:
         if busy:
             raise Throttled(f"Elastic Beanstalk: {'; '.join(busy)}: no swap is taken on")
         answer = await self._client.call(
-            "swap_environment_cnames", writes=True, **self._ids(if_read)
+            "swap_environment_cnames", writes=True, turns=turns, **self._ids(if_read)
         )
         meta = answer.get("ResponseMetadata") or {}
         return self._change(str(meta.get("RequestId") or ""), now.exact, after)
@@ -127,25 +128,30 @@ class Beanstalk:
         # Wall clock: it is stored, and polled by whoever is alive then.
         return Change(id_, {"before": dict(before), "after": dict(after), "at": time.time()})
 
-    async def _found(self) -> list[EnvironmentNow | None]:
-        """The two, in order. Both in one call where that can be."""
-        asked = [self._settings.environments[name] for name in self._names]
-        if is_id(asked[0]) == is_id(asked[1]):
-            key = next(iter(named(asked[0])))
-            described = await self._described({key: asked})
-        else:
-            described = [one for each in asked for one in await self._described(named(each))]
+    def _asked(self) -> list[Mapping[str, list[str]]]:
+        """What each reading call asks for: both in one where that can be."""
+        first, second = (self._settings.environments[name] for name in self._names)
+        if is_id(first) == is_id(second):
+            return [{next(iter(named(first))): [first, second]}]
+        return [named(first), named(second)]
+
+    async def _found(self, turns: Turns | None = None) -> list[EnvironmentNow | None]:
+        """The two, in order."""
+        described = [one for which in self._asked() for one in await self._described(which, turns)]
         return [
             next((one for one in described if is_environment(one, environment)), None)
-            for environment in asked
+            for environment in (self._settings.environments[name] for name in self._names)
         ]
 
-    async def _described(self, which: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    async def _described(
+        self, which: Mapping[str, list[str]], turns: Turns | None
+    ) -> list[dict[str, Any]]:
         return await self._client.every(
             "describe_environments",
             "Environments",
             sends="NextToken",
             gets="NextToken",
+            turns=turns,
             IncludeDeleted=False,
             **which,
         )

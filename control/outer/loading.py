@@ -7,10 +7,12 @@ imported by it, when it is made: what is not configured costs nothing and need n
 
 import asyncio
 import importlib
+import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, cast
 
+from turnout.config.model import Configuration, Service
 from turnout.control.outer.seams import Context, Discovery, Gate, MissingExtra, Router
 
 PACKAGE: Final = "turnout.control.outer"
@@ -61,6 +63,34 @@ def module_of(settings: object) -> str:
 def pace_of(settings: object) -> Pace:
     """A new pace for a kind's calls, as its settings say."""
     return Pace(*getattr(type(settings), "paced", (5.0, 10)))
+
+
+def missing_extras(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """What the configuration names and cannot be used for want of a library: what is wrong, and
+    what to do. Looked for, not imported."""
+    needed_by: dict[str, list[str]] = {}
+    for service in configuration.services:
+        for kind, settings in _kinds(service):
+            library = str(getattr(type(settings), "library", ""))
+            if library:
+                needed_by.setdefault(library, []).append(f"{service.name} ({kind})")
+    for library, needing in needed_by.items():
+        if importlib.util.find_spec(library) is None:
+            yield (
+                f"{library} is not installed, and is needed by {', '.join(needing)}",
+                f"pip install 'turnout[{EXTRAS[library]}]'",
+            )
+
+
+def _kinds(service: Service) -> Iterator[tuple[str, object]]:
+    if service.outer is not None:
+        yield f"outer: {service.outer.kind}", service.outer.settings
+    for upstream in service.upstreams:
+        if upstream.discover is not None:
+            place = f"discover of {upstream.name}: {upstream.discover.kind}"
+            yield place, upstream.discover.settings
+    for gate in service.gates:
+        yield f"gate {gate.name}: {gate.kind}", gate.settings
 
 
 def make_router(settings: KindSettings, context: Context) -> Router:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from turnout.config.outer.route53 import Route53
 from turnout.config.weights import WHOLE
-from turnout.control.outer.aws import AwsClient
+from turnout.control.outer.aws import AwsClient, Turns
 from turnout.control.outer.route53_records import (
     batch,
     canonical,
@@ -80,23 +80,21 @@ class Route53Router:
         return share_of(*weights_for(second_weight))
 
     async def read(self) -> Reading:
-        return reading(self._settings, self._names, await self._record_sets())
+        return await self._read(None)
 
     def preview(self, wanted: Wanted, reading: Reading) -> dict[str, Any]:
         return batch(self._settings, self._names, wanted, reading)
 
     async def set_weights(self, wanted: Wanted, if_read: Reading) -> Change:
         request = batch(self._settings, self._names, wanted, if_read)
-        await self._unless_changed(if_read)
-        return await self._change(request)
+        return await self._change(request, if_read)
 
     async def confirm(self, wanted: Wanted, reading: Reading) -> Change:
         # Route 53 names a change in its answer only, and lists none. What is there is written
         # again, as it is: nothing changes, and the new change is in sync no sooner than the one
         # whose answer was lost.
         request = repeated(self._settings, reading)
-        await self._unless_changed(reading)
-        return await self._change(request)
+        return await self._change(request, reading)
 
     async def poll(self, change: Change) -> Progress:
         try:
@@ -127,7 +125,10 @@ class Route53Router:
 
     # ------------------------------------------------------------ calls
 
-    async def _record_sets(self) -> list[dict[str, Any]]:
+    async def _read(self, turns: Turns | None) -> Reading:
+        return reading(self._settings, self._names, await self._record_sets(turns))
+
+    async def _record_sets(self, turns: Turns | None) -> list[dict[str, Any]]:
         """All record sets of the name; those that follow it in the zone may be among them."""
         name = canonical(self._settings.name)
         found: list[dict[str, Any]] = []
@@ -135,7 +136,10 @@ class Route53Router:
         for _ in range(_PAGES_MAX):
             try:
                 page = await self._aws.call(
-                    "list_resource_record_sets", HostedZoneId=self._settings.zone_id, **start
+                    "list_resource_record_sets",
+                    turns=turns,
+                    HostedZoneId=self._settings.zone_id,
+                    **start,
                 )
             except _NoSuchZone as error:
                 raise self._no_zone(error) from error
@@ -149,14 +153,16 @@ class Route53Router:
             }
         raise Refused(f"{WHO}: {name} has more than {_PAGES_MAX} pages of records")
 
-    async def _unless_changed(self, before: Reading) -> None:
-        difference = changed(self._settings, before, await self.read())
+    async def _change(self, request: dict[str, Any], before: Reading) -> Change:
+        """Send the batch, unless the records are other ones than `before`."""
+        turns = await self._aws.turns(reads=1)
+        difference = changed(self._settings, before, await self._read(turns))
         if difference:
             raise Conflict(f"{WHO}: {difference}")
-
-    async def _change(self, request: dict[str, Any]) -> Change:
         try:
-            answer = await self._aws.call("change_resource_record_sets", writes=True, **request)
+            answer = await self._aws.call(
+                "change_resource_record_sets", writes=True, turns=turns, **request
+            )
         except _NoSuchZone as error:
             raise self._no_zone(error) from error
         change_id = str(answer.get("ChangeInfo", {}).get("Id", ""))

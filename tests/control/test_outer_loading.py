@@ -1,20 +1,27 @@
 """Kinds are loaded when they are configured, with their pace; a missing library names the extra."""
 
 import asyncio
+import copy
+import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tests.control.test_executor import configured
+from tests.harness import bench
 from turnout.config.loader import load_text
 from turnout.config.model import Configuration
+from turnout.config.outer import DiscoverKind, GateKind, OuterKind
 from turnout.control.journal import Journal
 from turnout.control.outer.layers import OuterLayers
-from turnout.control.outer.loading import Pace, module_of, pace_of
+from turnout.control.outer.loading import Pace, missing_extras, module_of, pace_of
 from turnout.control.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +127,93 @@ def test_a_library_that_is_not_installed_names_its_extra(
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert extra in done.stdout.replace("\n", "")
+
+
+WITHOUT_BOTO3 = "import sys; sys.modules['boto3'] = None"
+WHAT_NEEDS_BOTO3 = "boto3 is not installed, and is needed by shop (outer: route53)"
+REMEDY = "pip install 'turnout[aws]'"
+ROUTE53 = {
+    "kind": "route53", "zone_id": "Z1", "name": "a.example",
+    "set_identifiers": {"blue": "b", "green": "g"},
+}  # fmt: skip
+
+
+def test_everything_that_needs_a_library_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = WEBHOOKS.replace(
+        'outer: {kind: webhook, url: "http://127.0.0.1:9/shop"}',
+        f"outer: {ROUTE53}\n    gates: {{lag: {{kind: cloudwatch_alarm, names: [x]}}}}",
+    ).replace(
+        'outer: {kind: webhook, url: "http://127.0.0.1:9/bank"}', "", 1
+    ).replace(
+        'green: {servers: ["127.0.0.1:9002"]}}',
+        "green: {discover: {kind: elastic_beanstalk, environment: shop-green}}}",
+    )  # fmt: skip
+    configuration = load_text(text)
+    assert list(missing_extras(configuration)) == []
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert list(missing_extras(configuration)) == [
+        (
+            "boto3 is not installed, and is needed by shop (outer: route53), "
+            "shop (discover of green: elastic_beanstalk), shop (gate lag: cloudwatch_alarm), "
+            "bank (discover of green: elastic_beanstalk)",
+            REMEDY,
+        )
+    ]
+    assert list(missing_extras(load_text(WEBHOOKS))) == []
+
+
+def test_every_kind_that_imports_an_extra_says_so() -> None:
+    """By what its file, or the one for calls that it shares with others, imports."""
+    for union in (OuterKind, DiscoverKind, GateKind):
+        for kind in get_args(get_args(union)[0]):
+            source = (ROOT / "control" / "outer" / f"{kind.module}.py").read_text()
+            calls_aws = "from turnout.control.outer.aws import" in source
+            assert kind.library == ("boto3" if calls_aws else ""), kind
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_check_warns_of_a_library_that_is_not_installed(
+    tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    file = tmp_path / "turnout.yaml"
+    file.write_text(
+        WEBHOOKS.replace('{kind: webhook, url: "http://127.0.0.1:9/shop"}', f"{ROUTE53}")
+    )
+    code = f"{WITHOUT_BOTO3}; sys.argv[0] = 'turnout'\n" + (
+        "from turnout.control.entry import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, "check", "-c", str(file), *form],
+        env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    warning = f"{WHAT_NEEDS_BOTO3}: {REMEDY}"
+    if form:
+        assert json.loads(done.stdout)["warnings"] == [warning]
+    else:
+        assert f"warning: {warning}" in done.stderr
+
+
+async def test_a_start_and_a_reload_tell_of_a_library_that_is_not_installed() -> None:
+    async with bench(faults={"turnout.control.app": WITHOUT_BOTO3}) as at:
+        product = at.product
+
+        def told() -> int:
+            lines = [line for line in product.log().splitlines() if WHAT_NEEDS_BOTO3 in line]
+            assert all("control.problem" in line and REMEDY in line for line in lines)
+            return len(lines)
+
+        assert told() == 0
+        configuration = copy.deepcopy(product.configuration)
+        configuration["services"]["shop"]["outer"] = ROUTE53
+        product.write_config(configuration)
+        await product.api.call("POST", "/v1/reload")
+        await product.until(lambda: told() == 1, "the reload's problem")
+        before = product.control_pid
+        os.kill(before, signal.SIGKILL)
+        await product.control_replaced(before)
+        await product.until(lambda: told() == 2, "the start's problem")
 
 
 def test_what_is_not_configured_is_not_imported() -> None:

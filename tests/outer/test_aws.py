@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -132,8 +133,43 @@ def test_an_error_of_boto3_says_whether_it_was_carried_out(
         assert str(failure).startswith("ALB: ModifyRule: ")
 
 
-def test_an_error_that_is_none_of_boto3_is_ours() -> None:
-    assert failure_of(KeyError("x"), "ALB: ModifyRule", writes=True, meanings={}) is None
+@pytest.mark.parametrize(
+    ("sent", "writes", "meant"),
+    [
+        (False, True, seams.Refused),
+        (False, False, seams.Refused),
+        (True, True, seams.ReplyLost),
+        (True, False, seams.NotDone),
+    ],
+)
+def test_an_error_that_boto3_has_no_name_for_goes_by_whether_it_was_sent(
+    sent: bool, writes: bool, meant: type[OuterError]
+) -> None:
+    failure = failure_of(ValueError("x"), "ALB: Modify", writes=writes, meanings={}, sent=sent)
+    assert (type(failure), str(failure)) == (meant, "ALB: Modify: ValueError: x")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (botocore.NoCredentialsError(), "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"),
+        (botocore.PartialCredentialsError(provider="env", cred_var="x"), "_KEY both"),
+        (botocore.NoRegionError(), "set AWS_DEFAULT_REGION, or `region`"),
+        (botocore.ProfileNotFound(profile="shop"), "correct AWS_PROFILE"),
+        (botocore.UnauthorizedSSOTokenError(), "aws sso login"),
+        (botocore.EndpointConnectionError(endpoint_url=URL), "whether this machine reaches it"),
+        (botocore.ConnectTimeoutError(endpoint_url=URL), "whether this machine reaches it"),
+        (botocore.ProxyConnectionError(proxy_url=URL), "HTTPS_PROXY"),
+        (botocore.SSLError(endpoint_url=URL, error="bad"), "AWS_CA_BUNDLE"),
+        (botocore.ParamValidationError(report="it is wrong"), "correct the setting"),
+        (ValueError("Invalid endpoint: nonsense"), "https://host:port"),
+        (ImportError("no such symbol"), r"pip install 'turnout[aws]'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_the_user_can_mend_names_its_remedy(error: Exception, remedy: str) -> None:
+    failure = failure_of(error, "ALB: ModifyRule", writes=False, meanings={}, sent=False)
+    assert remedy in str(failure).partition(". Remedy: ")[2]
 
 
 def test_a_service_may_have_codes_of_its_own() -> None:
@@ -259,6 +295,51 @@ async def test_nothing_listening_is_not_done(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(seams.NotDone, match="EndpointConnectionError"):
             await client.call("modify_listener", writes=True, ListenerArn="arn")
         await fake.__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("variables", "meant", "words"),
+    [
+        (
+            {"AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2": "nonsense"},
+            seams.Refused,
+            "Invalid endpoint: nonsense. Remedy: write AWS_ENDPOINT_URL…",
+        ),
+        ({"AWS_PROFILE": "nobody"}, seams.Refused, "(nobody) could not be found. Remedy: correct"),
+        ({"AWS_DEFAULT_REGION": None}, seams.Refused, "specify a region. Remedy: set AWS_DEFAULT"),
+        ({"AWS_SECRET_ACCESS_KEY": None}, seams.Denied, "Remedy: set AWS_ACCESS_KEY_ID and"),
+        ({"AWS_SESSION_TOKEN": "token-0123456789\n"}, seams.Denied, "has a line break"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_what_boto3_cannot_use_is_said_with_a_remedy_and_nothing_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str | None],
+    meant: type[OuterError],
+    words: str,
+) -> None:
+    async with serving(monkeypatch) as (fake, client):
+        for name, value in variables.items():
+            if value is None:
+                monkeypatch.delenv(name)
+            else:
+                monkeypatch.setenv(name, value)
+        with pytest.raises(OuterError) as raised:
+            await client.call("modify_listener", writes=True, ListenerArn="arn")
+        assert type(raised.value) is meant, raised.value
+        assert words in str(raised.value)
+        shown = "".join(traceback.format_exception(raised.value))
+        assert "token-0123456789" not in shown
+        assert fake.journal == []
+
+
+async def test_a_call_that_cannot_be_built_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(monkeypatch) as (fake, client):
+        with pytest.raises(
+            seams.Refused, match=r"ParamValidationError.*Remedy: correct the setting"
+        ):
+            await client.call("modify_listener", writes=True, ListenerArn=7)
+        assert fake.journal == []
 
 
 async def test_all_pages_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
