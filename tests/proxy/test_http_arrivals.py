@@ -97,7 +97,8 @@ async def test_a_held_request_is_counted_once_and_one_of_no_service_never() -> N
 async def test_two_services_at_one_address_are_told_apart() -> None:
     services = {
         name: {
-            **settings([], [], outer=outer({"blue": [bind]}))["services"]["shop"],
+            **settings([], [])["services"]["shop"],
+            "outer": {**outer({"blue": [bind]}), "url": f"http://127.0.0.1:9/{name}"},
             "upstreams": {
                 "blue": {"servers": ["127.0.0.1:1"]},
                 "green": {"servers": []},
