@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from turnout.config.model import Configuration, Discover, Service
 from turnout.control import loops
@@ -20,7 +20,7 @@ from turnout.control.discovered import Judged, Trouble, judge, next_pause_s
 from turnout.control.events import DiscoveryProblem, DiscoveryRestored, Event, ServersChanged
 from turnout.control.journal import Journal
 from turnout.control.outer import loading
-from turnout.control.outer.loading import KindSettings, Pace
+from turnout.control.outer.loading import Pace
 from turnout.control.outer.seams import Context, Discovery, FoundServers, OuterError
 from turnout.control.ports import Tables
 from turnout.control.refusals import TableRefused
@@ -204,7 +204,7 @@ class Follower:
         context = Context(self.names, self.discover.call_timeout_s, self._pace.turn, self._say)
         # In a thread: what it needs may have to be imported, and files to be read.
         source: Discovery = await asyncio.to_thread(
-            loading.make_discovery, cast(KindSettings, self.discover.settings), context
+            loading.make_discovery, self.discover.settings, context
         )
         try:
             async with _closed(source.snapshots()) as snapshots:

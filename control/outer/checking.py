@@ -78,7 +78,7 @@ async def _router(service: Service) -> dict[str, Any]:
     outer = service.outer
     assert outer is not None
     context, warnings = _context(service, outer.settings, outer.call_timeout_s)
-    router: Router = loading.make_router(outer.settings, context)  # type: ignore[arg-type]
+    router: Router = loading.make_router(outer.settings, context)
     try:
         reading = await router.read()
         return {
@@ -114,7 +114,7 @@ async def _source(service: Service, name: str) -> dict[str, Any]:
 
     async def ask() -> dict[str, Any]:
         context, _ = _context(service, discover.settings, discover.call_timeout_s)
-        source: Discovery = loading.make_discovery(discover.settings, context)  # type: ignore[arg-type]
+        source: Discovery = loading.make_discovery(discover.settings, context)
         try:
             async with asyncio.timeout(2 * discover.call_timeout_s):
                 found: FoundServers = await anext(aiter(source.snapshots()))
@@ -130,7 +130,7 @@ async def _gate(service: Service, name: str) -> dict[str, Any]:
 
     async def ask() -> dict[str, Any]:
         context, warnings = _context(service, gate.settings, gate.call_timeout_s)
-        made: Gate = loading.make_gate(gate.settings, context)  # type: ignore[arg-type]
+        made: Gate = loading.make_gate(gate.settings, context)
         question = GateQuestion(service.name, service.names[1], "", 0, 0.0, time.time())
         try:
             async with asyncio.timeout(2 * gate.call_timeout_s):

@@ -4,7 +4,6 @@ Routers and gates are made when they are first needed, and made anew when their 
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -66,7 +65,7 @@ class OuterLayers:
                 service,
                 found.names,
                 outer,
-                lambda: loading.make_router(settings, context),  # type: ignore[arg-type]
+                lambda: loading.make_router(settings, context),
                 self._store,
                 self._journal,
                 self._wall,
@@ -85,7 +84,7 @@ class OuterLayers:
         if known is not None and known[0] == gate:
             return known[1]
         context = self._context(self._services[service], gate.settings, gate.call_timeout_s)
-        made = await asyncio.to_thread(loading.make_gate, gate.settings, context)  # type: ignore[arg-type]
+        made = await asyncio.to_thread(loading.make_gate, gate.settings, context)
         self._gates[service, gate.name] = (gate, made)
         return made
 
@@ -111,8 +110,10 @@ class OuterLayers:
 
     def _close_later(self, closing: Awaitable[None]) -> None:
         async def close() -> None:
-            with contextlib.suppress(OuterError):
+            try:
                 await closing
+            except OuterError as error:
+                self._tell(f"an outer system's client was not closed: {error}", "nothing")
 
         task = asyncio.get_running_loop().create_task(close())
         self._closing.add(task)

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from turnout.config.model import Configuration, Service
 from turnout.control.outer.seams import Context, Discovery, Gate, MissingExtra, Router
@@ -18,13 +18,6 @@ from turnout.control.outer.seams import Context, Discovery, Gate, MissingExtra, 
 PACKAGE: Final = "turnout.control.outer"
 EXTRAS: Final = {"boto3": "aws", "botocore": "aws", "google": "google"}
 """Library -> the extra that installs it."""
-
-
-class KindSettings(Protocol):
-    """The settings of a kind, as `config.outer` reads them."""
-
-    @property
-    def kind(self) -> str: ...
 
 
 class Pace:
@@ -56,7 +49,7 @@ class Pace:
 
 
 def module_of(settings: object) -> str:
-    """Which file beside this one carries a kind out."""
+    """Which file beside this one carries a kind out; `settings` are of `config.outer`."""
     return str(getattr(type(settings), "module", ""))
 
 
@@ -93,22 +86,22 @@ def _kinds(service: Service) -> Iterator[tuple[str, object]]:
         yield f"gate {gate.name}: {gate.kind}", gate.settings
 
 
-def make_router(settings: KindSettings, context: Context) -> Router:
+def make_router(settings: object, context: Context) -> Router:
     """Raises MissingExtra, and Refused for settings that its system cannot have."""
     return cast(Router, _made(settings, "make_router", context))
 
 
-def make_discovery(settings: KindSettings, context: Context) -> Discovery:
+def make_discovery(settings: object, context: Context) -> Discovery:
     """Raises as `make_router`."""
     return cast(Discovery, _made(settings, "make_discovery", context))
 
 
-def make_gate(settings: KindSettings, context: Context) -> Gate:
+def make_gate(settings: object, context: Context) -> Gate:
     """Raises as `make_router`."""
     return cast(Gate, _made(settings, "make_gate", context))
 
 
-def _made(settings: KindSettings, maker: str, context: Context) -> object:
+def _made(settings: object, maker: str, context: Context) -> object:
     module = importlib.import_module(f"{PACKAGE}.{module_of(settings)}")
     make: Callable[[Any, Context], object] = getattr(module, maker)
     try:
@@ -119,6 +112,6 @@ def _made(settings: KindSettings, maker: str, context: Context) -> object:
         if extra is None:
             raise
         raise MissingExtra(
-            f"{settings.kind} needs {library}, which is not installed:"
+            f"{getattr(settings, 'kind', '')} needs {library}, which is not installed:"
             f" pip install 'turnout[{extra}]'"
         ) from None

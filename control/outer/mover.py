@@ -215,7 +215,7 @@ class Mover:
         """From `intended` to taken on, or to what ends it. Each round reads first."""
         trying = self._trying(now)
         exchange = (await self.capabilities()).exchange
-        uncertain = move.calls > 0 or await self._left_unsettled(value)
+        uncertain = move.calls > 0 or await self._left_unsettled(value) is not None
         if exchange and await self._ended_before(value, move, now):
             uncertain = True
         while True:
@@ -254,7 +254,7 @@ class Mover:
         async with self._lock:
             router = await self.router()
             first, goal = await self._first(value), await self._goal(value)
-            last = await self._store(Database.outer_last, self._service, value.id)
+            left = await self._left_unsettled(value)
             found = await self._store(Database.outer_moves, value.id)
             others = [other for other in found if other.step != move.step]
             self.doing = "reads what is there"
@@ -269,12 +269,12 @@ class Mover:
                 others,
                 self.names,
                 exchange=exchange,
-                left=None if last is None or last.settled else last,
+                left=left,
             )
             match after:
                 case moves.Stop(reason):
                     return await self._given_up(value, move, Stage.FAILED, reason, now)
-                case moves.Done() if last is None or last.settled:
+                case moves.Done() if left is None:
                     done = replace(move, stage=Stage.NOTHING, in_sync_at=now())
                     return await self._kept(value, done)
                 case moves.Done() | moves.Confirm():
@@ -332,8 +332,7 @@ class Mover:
                     " unknown, and nothing is taken back"
                 )
                 return await self._given_up(value, move, Stage.UNKNOWN, detail, now)
-            since = f" {now() - move.taken_on_at:.0f} s" if move.taken_on_at else ""
-            self.doing = f"{named} is pending{since}"
+            self.doing = f"{named} is pending {now() - move.taken_on_at:.0f} s"
             await asyncio.sleep(min(_jittered(wait_s), max(left_s, 0.01)))
             wait_s = min(wait_s * _GROWTH, POLL_MAX_S)
 
@@ -419,10 +418,10 @@ class Mover:
 
         return _Trying(self.outer.retry_s, now, tell)
 
-    async def _left_unsettled(self, value: Switchover) -> bool:
-        """Whether the switchover before left it without knowing that it was in sync."""
+    async def _left_unsettled(self, value: Switchover) -> Move | None:
+        """The last move of the switchover before, if that left it not knowing it in sync."""
         last = await self._store(Database.outer_last, self._service, value.id)
-        return last is not None and not last.settled
+        return None if last is None or last.settled else last
 
     async def _as_stored(self, value: Switchover, move: Move) -> Move:
         """With the calls of a round that did not end well."""

@@ -1,6 +1,7 @@
 """What fakes of AWS have in common: the Query protocol, its errors, and who calls."""
 
 import re
+from abc import abstractmethod
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -42,9 +43,9 @@ class QueryService(FakeService):
     )  # fmt: skip
     requests: int = 0
 
+    @abstractmethod
     def carry_out(self, action: str, given: dict[str, Any]) -> Any:
         """Do it and return the result as plain data; None: it has none. Raises Invalid."""
-        raise NotImplementedError
 
     def writes(self, request: web.Request, body: bytes) -> bool:
         return dict(parse_qsl(body.decode())).get("Action") in self.writing_actions

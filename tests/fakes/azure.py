@@ -10,6 +10,7 @@ import json
 import math
 import time
 import uuid
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -115,9 +116,9 @@ class FakeArm(FakeService):
         parts = request.path[len(ROOT) :].split("/")
         return self.resource(request, parts, body)
 
+    @abstractmethod
     def resource(self, request: web.Request, parts: list[str], body: bytes) -> web.Response:
         """The answer of a resource provider; `parts` from its namespace on."""
-        raise NotImplementedError
 
 
 def document_of(body: bytes) -> Any:

@@ -197,6 +197,3 @@ class FakeService(ABC):
         with contextlib.suppress(ConnectionError):
             await asyncio.sleep(0)
         return web.Response()
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -102,4 +102,4 @@ class Target(ABC):
             self.turns += 1
 
         context = Context(("blue", "green"), timeout_s, turn, lambda what, remedy: None)
-        return make_router(self.outer().settings, context)  # type: ignore[arg-type]
+        return make_router(self.outer().settings, context)

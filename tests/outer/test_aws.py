@@ -401,11 +401,11 @@ def test_without_boto3_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, kind:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(seams.MissingExtra, match=r"pip install 'turnout\[aws\]'"):
         if kind == "gates":
-            loading.make_gate(service.gates[0].settings, context)  # type: ignore[arg-type]
+            loading.make_gate(service.gates[0].settings, context)
         elif kind == "outer" and service.outer:
-            loading.make_router(service.outer.settings, context)  # type: ignore[arg-type]
+            loading.make_router(service.outer.settings, context)
         elif discover:
-            loading.make_discovery(discover.settings, context)  # type: ignore[arg-type]
+            loading.make_discovery(discover.settings, context)
 
 
 # ---------------------------------------------------------------- the page

@@ -49,7 +49,7 @@ class Turns:
 
     def router(self) -> Router:
         context = Context(("blue", "green"), 5.0, self.turn, lambda what, remedy: None)
-        return make_router(self._target.outer().settings, context)  # type: ignore[arg-type]
+        return make_router(self._target.outer().settings, context)
 
 
 KINDS = [Route53Target, Route53AliasTarget, AlbTarget, ElasticBeanstalkTarget, ByNameAndById]

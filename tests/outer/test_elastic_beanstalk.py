@@ -380,7 +380,7 @@ services:
         assert upstream.discover is not None
         context = Context(NAMES, 5.0, turn, lambda what, remedy: self.told.append(what))
         self.discovery: Discovery = make_discovery(
-            upstream.discover.settings,  # type: ignore[arg-type]
+            upstream.discover.settings,
             context,
         )
 

@@ -60,7 +60,7 @@ def make(zone_id: str, turn: Any = at_once, **more: Any) -> Router:
     found = load_text(CONFIGURATION.format(outer=outer), environ={}).services[0].outer
     assert found is not None
     context = Context(("blue", "green"), 5.0, turn, lambda what, remedy: None)
-    return loading.make_router(found.settings, context)  # type: ignore[arg-type]
+    return loading.make_router(found.settings, context)
 
 
 @pytest.fixture(autouse=True)
