@@ -232,6 +232,7 @@ class Control:
                 tell_event=self.tell,
                 tell=self.problem,
                 configuration=lambda: self.configuration,
+                paces=self.executor.outer.paces,
             )
         )
         self._stop = asyncio.Event()

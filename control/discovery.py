@@ -20,7 +20,7 @@ from turnout.control.discovered import Judged, Trouble, judge, next_pause_s
 from turnout.control.events import DiscoveryProblem, DiscoveryRestored, Event, ServersChanged
 from turnout.control.journal import Journal
 from turnout.control.outer import loading
-from turnout.control.outer.loading import Pace
+from turnout.control.outer.loading import Pace, Paces
 from turnout.control.outer.seams import Context, Discovery, FoundServers, OuterError
 from turnout.control.ports import Tables
 from turnout.control.refusals import TableRefused
@@ -50,6 +50,7 @@ class World:
     tell: loops.Tell
     configuration: Callable[[], Configuration]
     """The one in force."""
+    paces: Paces
 
 
 class Followers:
@@ -58,7 +59,6 @@ class Followers:
     def __init__(self, world: World) -> None:
         self._world = world
         self._followers: dict[Key, Follower] = {}
-        self._paces: dict[str, Pace] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def configure(self) -> None:
@@ -76,7 +76,7 @@ class Followers:
                 self._later(self._followers.pop(key).close())
         for key, (names, discover) in wanted.items():
             if key not in self._followers:
-                pace = self._pace(discover)
+                pace = self._world.paces.of(discover.settings)
                 self._followers[key] = Follower(self._world, key, names, discover, pace)
         if ended:
             self._later(self._forget(set(wanted)))
@@ -100,11 +100,6 @@ class Followers:
     async def _forget(self, but: set[Key]) -> None:
         with contextlib.suppress(StoreUnusable):  # whoever decides something says so
             await self._world.store(Database.forget_discovered, but)
-
-    def _pace(self, discover: Discover) -> Pace:
-        """One for each kind's calls, over all upstreams."""
-        settings = discover.settings
-        return self._paces.setdefault(loading.module_of(settings), loading.pace_of(settings))
 
     def _later(self, ending: Any) -> None:
         task = asyncio.get_running_loop().create_task(ending)

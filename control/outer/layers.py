@@ -12,7 +12,7 @@ from turnout.control import loops
 from turnout.control.events import Event
 from turnout.control.journal import Journal
 from turnout.control.outer import loading
-from turnout.control.outer.loading import Pace
+from turnout.control.outer.loading import Paces
 from turnout.control.outer.mover import Mover
 from turnout.control.outer.seams import Context, OuterError
 from turnout.control.outer.seams import Gate as GateSeam
@@ -36,7 +36,7 @@ class OuterLayers:
         self._movers: dict[str, Mover] = {}
         self._gates: dict[tuple[str, str], tuple[Gate, GateSeam]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._paces: dict[str, Pace] = {}
+        self.paces = Paces()
         self._closing: set[asyncio.Task[None]] = set()
 
     def configure(self, configuration: Configuration) -> None:
@@ -102,11 +102,7 @@ class OuterLayers:
             await asyncio.wait(self._closing, timeout=CLOSE_LIMIT_S)
 
     def _context(self, service: Service, settings: object, timeout_s: float) -> Context:
-        return Context(service.names, timeout_s, self._pace(settings).turn, self._tell)
-
-    def _pace(self, settings: object) -> Pace:
-        """One for each kind's calls, over all services; an account's limits are shared by them."""
-        return self._paces.setdefault(loading.module_of(settings), loading.pace_of(settings))
+        return Context(service.names, timeout_s, self.paces.of(settings).turn, self._tell)
 
     def _close_later(self, closing: Awaitable[None]) -> None:
         async def close() -> None:

@@ -58,6 +58,19 @@ def pace_of(settings: object) -> Pace:
     return Pace(*getattr(type(settings), "paced", (5.0, 10)))
 
 
+class Paces:
+    """One pace for what each file here calls, whoever calls by it: an account's limits are shared
+    by all services, and by routers, sources and gates alike."""
+
+    __slots__ = ("_by_module",)
+
+    def __init__(self) -> None:
+        self._by_module: dict[str, Pace] = {}
+
+    def of(self, settings: object) -> Pace:
+        return self._by_module.setdefault(module_of(settings), pace_of(settings))
+
+
 def missing_extras(configuration: Configuration) -> Iterator[tuple[str, str]]:
     """What the configuration names and cannot be used for want of a library: what is wrong, and
     what to do. Looked for, not imported."""

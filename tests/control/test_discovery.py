@@ -119,6 +119,7 @@ async def following(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             tell_event=told.append,
             tell=lambda what, remedy: problems.append(what),
             configuration=lambda: CONFIGURATION,
+            paces=loading.Paces(),
         )
     )
     await followers.start()

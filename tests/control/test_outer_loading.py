@@ -21,7 +21,7 @@ from turnout.config.model import Configuration
 from turnout.config.outer import DiscoverKind, GateKind, OuterKind
 from turnout.control.journal import Journal
 from turnout.control.outer.layers import OuterLayers
-from turnout.control.outer.loading import Pace, missing_extras, module_of, pace_of
+from turnout.control.outer.loading import Pace, Paces, missing_extras, module_of, pace_of
 from turnout.control.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,11 @@ services:
     upstreams: {blue: {servers: ["127.0.0.1:9001"]}, green: {servers: ["127.0.0.1:9002"]}}
     outer: {kind: webhook, url: "http://127.0.0.1:9/bank"}
 """
+
+BEANSTALK = (
+    "{kind: elastic_beanstalk, cname: shop.eu-west-1.elasticbeanstalk.com,"
+    " environments: {blue: shop-blue, green: shop-green}}"
+)
 
 
 async def test_never_more_calls_than_the_burst_and_the_rate_allow() -> None:
@@ -70,6 +75,19 @@ async def test_services_of_one_kind_share_one_pace(tmp_path: Path) -> None:
         assert pace_of(shop.outer.settings) is not pace_of(shop.outer.settings)
     finally:
         store.close()
+
+
+def test_a_router_and_a_source_of_one_account_share_one_pace() -> None:
+    text = WEBHOOKS.replace('{kind: webhook, url: "http://127.0.0.1:9/shop"}', BEANSTALK).replace(
+        'green: {servers: ["127.0.0.1:9002"]}',
+        "green: {discover: {kind: elastic_beanstalk, environment: shop-green, port: 80}}",
+        1,
+    )
+    shop = load_text(text).services[0]
+    discover = shop.upstreams[1].discover
+    assert shop.outer is not None and discover is not None
+    paces = Paces()
+    assert paces.of(shop.outer.settings) is paces.of(discover.settings)
 
 
 async def test_another_configuration_makes_only_what_changed_anew(tmp_path: Path) -> None:
